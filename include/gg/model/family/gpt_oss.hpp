@@ -1,0 +1,73 @@
+// gpt-oss (OpenAI, 2025): RMSNorm, YaRN, grouped-query attention with sinks, every other layer sliding, and a
+// mixture of experts with the clamped SwiGLU; biases on q, k, v, the output, the router and the experts.
+//
+// Not in any file: the activation's constants (block/swiglu.hpp), and that YaRN's bounds are not truncated.
+#pragma once
+
+#include "gg/block/attention.hpp"
+#include "gg/block/embedding.hpp"
+#include "gg/block/mixture_of_experts.hpp"
+#include "gg/block/rms_norm.hpp"
+#include "gg/block/rope.hpp"
+#include "gg/block/swiglu.hpp"
+#include "gg/layer/layer.hpp"
+#include "gg/model/read_dims.hpp"
+
+namespace gg {
+
+using GptOssLayer =
+    Layer<RmsNorm, Attention<YarnRope, Sinks, SlidingWindow, Bias>, MixtureOfExperts<ClampedSwiglu, Bias>>;
+
+struct GptOss {
+    static constexpr const char* architecture = "gpt-oss";
+    static constexpr const char* layer_norms[] = {"attn_norm", "post_attention_norm"};
+
+    using Embedding = TokenEmbedding;
+    using Layer = GptOssLayer;
+    using FinalNorm = RmsNorm;
+
+    /// Dimensions from the metadata.
+    static Dims read_dims(const gguf::File& file) {
+        const Hyperparameters h(file, architecture);
+        Dims dims = read_common_dims(h, "attention.layer_norm_rms_epsilon");
+        dims.experts = h.positive("expert_count", 1 << 14);
+        dims.experts_used = h.positive("expert_used_count", dims.experts);
+        dims.expert_feed_forward = h.has("expert_feed_forward_length")
+                                       ? h.positive("expert_feed_forward_length")
+                                       : h.positive("feed_forward_length");
+        read_rope_dims(h, dims, 150000.0);
+        const std::string scaling = h.text_or("rope.scaling.type", "none");
+        if (scaling != "yarn") h.refuse_key("rope.scaling.type", "yarn", scaling);
+        dims.yarn_factor = h.number("rope.scaling.factor");
+        dims.yarn_original_context = h.positive("rope.scaling.original_context_length");
+        dims.yarn_beta_fast = h.number_or("rope.scaling.yarn_beta_fast", 32.0);
+        dims.yarn_beta_slow = h.number_or("rope.scaling.yarn_beta_slow", 1.0);
+        dims.window = h.positive("attention.sliding_window");
+        dims.sliding = read_sliding(h, dims.layers);
+        return dims;
+    }
+
+  private:
+    /// Which layers slide: every other, layer 0 first, unless the file has a pattern, which is a flag per
+    /// layer or a period of which the last layer does not slide.
+    static std::vector<bool> read_sliding(const Hyperparameters& h, int layers) {
+        constexpr std::string_view name = "attention.sliding_window_pattern";
+        std::vector<bool> sliding(static_cast<std::size_t>(layers));
+        const gguf::Value* value = h.file().find(h.key(name));
+        if (value && value->is_array()) {
+            if (value->count() != sliding.size())
+                h.refuse_key(name, "one flag for each of " + std::to_string(layers) + " layers",
+                             std::to_string(value->count()));
+            if (value->element_type() == gguf::ValueType::boolean)
+                return h.file().get<std::vector<bool>>(h.key(name));
+            const auto flags = h.file().get<std::vector<std::uint32_t>>(h.key(name));
+            for (std::size_t i = 0; i < flags.size(); ++i) sliding[i] = flags[i] != 0;
+            return sliding;
+        }
+        const int period = h.positive_or(name, 2, 1 << 14);
+        for (int i = 0; i < layers; ++i) sliding[static_cast<std::size_t>(i)] = i % period != period - 1;
+        return sliding;
+    }
+};
+
+}  // namespace gg

@@ -1,0 +1,43 @@
+// Llama-shaped models (Touvron et al., 2023): RMSNorm, rotary embedding on adjacent pairs (the converter to
+// GGUF permutes q and k for it), grouped-query attention, SwiGLU, no biases.
+#pragma once
+
+#include "gg/block/attention.hpp"
+#include "gg/block/embedding.hpp"
+#include "gg/block/mlp.hpp"
+#include "gg/block/rms_norm.hpp"
+#include "gg/block/rope.hpp"
+#include "gg/block/swiglu.hpp"
+#include "gg/layer/layer.hpp"
+#include "gg/model/read_dims.hpp"
+
+namespace gg {
+
+using LlamaLayer = Layer<RmsNorm, Attention<Rope>, Mlp<Swiglu>>;
+
+struct Llama {
+    static constexpr const char* architecture = "llama";
+    static constexpr const char* layer_norms[] = {"attn_norm", "ffn_norm"};
+
+    using Embedding = TokenEmbedding;
+    using Layer = LlamaLayer;
+    using FinalNorm = RmsNorm;
+
+    /// Dimensions from the metadata. Refuses variants that the layer type does not compute.
+    static Dims read_dims(const gguf::File& file) {
+        const Hyperparameters h(file, architecture);
+        Dims dims = read_common_dims(h, "attention.layer_norm_rms_epsilon");
+        dims.feed_forward = h.positive("feed_forward_length");
+        read_rope_dims(h, dims, 10000.0);
+        const std::string scaling = h.text_or("rope.scaling.type", "none");
+        if (scaling != "none")
+            h.refuse_key("rope.scaling.type", "none", scaling,
+                         "Scaled positions are supported for gpt-oss only.");
+        if (h.has("expert_count") && h.file().get<std::uint64_t>(h.key("expert_count")) != 0)
+            h.refuse_key("expert_count", "0 or no such key", "a mixture of experts",
+                         "Mixtures of experts are supported for gpt-oss only.");
+        return dims;
+    }
+};
+
+}  // namespace gg
