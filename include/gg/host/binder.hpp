@@ -1,0 +1,73 @@
+// Fills a model's weight handles from a file for the host: the visitor of model/weights.hpp.
+#pragma once
+
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "gg/host/store.hpp"
+#include "gg/model/tensor_directory.hpp"
+
+namespace gg::host {
+
+/// Vectors converted to float32, owned by the model; addresses stay.
+using VectorStorage = std::deque<std::vector<float>>;
+
+class Binder {
+  public:
+    Binder(TensorDirectory& directory, VectorStorage& storage) : directory_(directory), storage_(storage) {}
+
+    void begin_layer(int i) { prefix_ = "blk." + std::to_string(i) + "."; }
+    void end_layers() { prefix_.clear(); }
+    bool has(const char* stem, const char* suffix) const { return directory_.has(name(stem, suffix)); }
+
+    void vector(const char* stem, const char* suffix, Vector& out, int n) {
+        vector_part(stem, suffix, out, n, 0, n);
+    }
+
+    void vector_part(const char* stem, const char* suffix, Vector& out, int total, int first, int n) {
+        if (const TensorView* tensor = directory_.take_floats(name(stem, suffix), {total}))
+            out = convert(*tensor, static_cast<std::size_t>(first), static_cast<std::size_t>(n));
+    }
+
+    void vectors(const char* stem, const char* suffix, Vector& out, int n, int count) {
+        if (const TensorView* tensor = directory_.take_floats(name(stem, suffix), {n, count}))
+            out = convert(*tensor, 0, static_cast<std::size_t>(n) * static_cast<std::size_t>(count));
+    }
+
+    void matrix(const char* stem, const char* suffix, Matrix& out, int columns, int rows) {
+        matrix_rows(stem, suffix, out, columns, rows, 0, rows);
+    }
+
+    void matrix_rows(const char* stem, const char* suffix, Matrix& out, int columns, int total, int first,
+                     int rows) {
+        if (const TensorView* tensor = directory_.take(name(stem, suffix), {columns, total})) {
+            out = view(*tensor, columns, rows);
+            out.data += static_cast<std::size_t>(first) * out.row_bytes;
+        }
+    }
+
+    void matrices(const char* stem, const char* suffix, Matrices& out, int columns, int rows, int count) {
+        if (const TensorView* tensor = directory_.take(name(stem, suffix), {columns, rows, count}))
+            out = {view(*tensor, columns, rows), count};
+    }
+
+  private:
+    std::string name(const char* stem, const char* suffix) const { return prefix_ + stem + "." + suffix; }
+
+    static Matrix view(const TensorView& tensor, int columns, int rows) {
+        return {tensor.type, tensor.data, columns, rows, static_cast<std::size_t>(tensor.row_bytes())};
+    }
+
+    Vector convert(const TensorView& tensor, std::size_t first, std::size_t n) {
+        std::vector<float>& values = storage_.emplace_back(n);
+        format::decode_row(tensor.type, tensor.data + first * info(tensor.type).bytes, n, values.data());
+        return {values.data(), n};
+    }
+
+    TensorDirectory& directory_;
+    VectorStorage& storage_;
+    std::string prefix_;
+};
+
+}  // namespace gg::host

@@ -1,0 +1,190 @@
+// A model of any family on the host: weights as they lie in the mapped file, sessions with their caches.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gg/host/binder.hpp"
+#include "gg/host/layer.hpp"
+#include "gg/model/session.hpp"
+#include "gg/model/weights.hpp"
+
+namespace gg::host {
+
+/// What the sessions of a model share.
+template <class Family>
+struct LoadedModel {
+    const gguf::File& file;
+    ModelInfo info;
+    ModelWeights<Family, HostStore> weights;
+    VectorStorage vectors;
+    InstructionSet set;
+    mutable ThreadPool pool;
+
+    LoadedModel(const gguf::File& from, const LoadOptions& options, InstructionSet instruction_set)
+        : file(from), set(instruction_set), pool(options.threads) {}
+};
+
+template <class Family>
+class HostSession final : public Session {
+  public:
+    HostSession(const LoadedModel<Family>& model, int context) : model_(model), context_(context) {
+        for (int i = 0; i < dims().layers; ++i) caches_.emplace_back(dims(), i, context);
+        logits_ = FloatBuffer(row_stride(dims().vocabulary));
+    }
+
+    std::span<const float> prefill(std::span<const std::int32_t> tokens) override {
+        require_room(tokens);
+        while (!tokens.empty()) {
+            const auto piece = take_piece(tokens);
+            Workspace::Scope scope(workspace_);
+            Stream stream = forward(piece);
+            if (tokens.empty()) head(stream, stream.x.count - 1, 1, logits_rows());
+            position_ += static_cast<int>(piece.size());
+        }
+        return {logits_.data(), static_cast<std::size_t>(dims().vocabulary)};
+    }
+
+    void score(std::span<const std::int32_t> tokens, const LogitsRow& each) override {
+        require_room(tokens);
+        int done = 0;
+        while (!tokens.empty()) {
+            const auto piece = take_piece(tokens);
+            Workspace::Scope scope(workspace_);
+            Stream stream = forward(piece);
+            position_ += static_cast<int>(piece.size());
+            for (int row = 0; row < stream.x.count; row += scored_rows) {
+                Workspace::Scope rows_scope(workspace_);
+                const int count = std::min(scored_rows, stream.x.count - row);
+                const Rows out = workspace_.rows(count, dims().vocabulary);
+                head(stream, row, count, out);
+                for (int i = 0; i < count; ++i)
+                    each(done + row + i, {out.row(i), static_cast<std::size_t>(dims().vocabulary)});
+            }
+            done += static_cast<int>(piece.size());
+        }
+    }
+
+    void reset() override { position_ = 0; }
+    int position() const override { return position_; }
+    int context() const override { return context_; }
+
+  private:
+    static constexpr int scored_rows = 16;
+
+    const Dims& dims() const { return model_.info.dims; }
+    Rows logits_rows() const { return {logits_.data(), 1, dims().vocabulary, row_stride(dims().vocabulary)}; }
+
+    void require_room(std::span<const std::int32_t> tokens) const {
+        if (tokens.empty()) throw Error(ErrorCode::invalid_request, "no tokens: expected at least one");
+        for (std::size_t i = 0; i < tokens.size(); ++i)
+            if (tokens[i] < 0 || tokens[i] >= dims().vocabulary)
+                throw Error(ErrorCode::invalid_request, "token " + std::to_string(i) +
+                                                            ": expected an id from 0 to " +
+                                                            std::to_string(dims().vocabulary - 1) +
+                                                            ", found " + std::to_string(tokens[i]));
+        if (tokens.size() > static_cast<std::size_t>(context_ - position_))
+            throw Error(ErrorCode::context_full,
+                        std::to_string(tokens.size()) + " tokens do not fit: " + std::to_string(position_) +
+                            " of " + std::to_string(context_) +
+                            " tokens of the context are taken. Make the context larger or "
+                            "begin anew.");
+        model_.file.require_whole();
+    }
+
+    static std::span<const std::int32_t> take_piece(std::span<const std::int32_t>& tokens) {
+        const auto piece = tokens.first(std::min<std::size_t>(tokens.size(), prefill_chunk));
+        tokens = tokens.subspan(piece.size());
+        return piece;
+    }
+
+    /// All layers over consecutive tokens.
+    Stream forward(std::span<const std::int32_t> tokens) {
+        const int rows = static_cast<int>(tokens.size());
+        Stream stream{workspace_.rows(rows, dims().hidden), workspace_.rows(rows, dims().hidden)};
+        embed(tokens, stream.x);
+        for (int layer = 0; layer < dims().layers; ++layer) {
+            Step step = step_in(layer);
+            Run<typename Family::Layer>::forward(step, model_.weights.layers[static_cast<std::size_t>(layer)],
+                                                 stream);
+        }
+        return stream;
+    }
+
+    Step step_in(int layer) {
+        return {dims(),     model_.pool, model_.set,
+                workspace_, rotary_,     &caches_[static_cast<std::size_t>(layer)],
+                layer,      position_};
+    }
+
+    void embed(std::span<const std::int32_t> tokens, Rows x) {
+        std::vector<float> row(row_stride(dims().hidden));
+        for (int i = 0; i < x.count; ++i) {
+            decode(model_.weights.embedding.token, tokens[static_cast<std::size_t>(i)], x.row(i));
+            if constexpr (Family::Embedding::has_positions) {
+                decode(model_.weights.embedding.position, position_ + i, row.data());
+                for (int j = 0; j < x.width; ++j) x.row(i)[j] += row[static_cast<std::size_t>(j)];
+            }
+        }
+    }
+
+    static void decode(const Matrix& m, int row, float* out) {
+        format::decode_row(m.type, m.data + static_cast<std::size_t>(row) * m.row_bytes,
+                           static_cast<std::uint64_t>(m.columns), out);
+    }
+
+    /// Logits of rows [first, first + count) of the stream.
+    void head(Stream& stream, int first, int count, Rows out) {
+        Workspace::Scope scope(workspace_);
+        Step step = step_in(dims().layers - 1);
+        Stream part{stream.x.part(first, count), stream.delta.part(first, count), stream.pending};
+        const Rows y = workspace_.rows(count, dims().hidden);
+        normalise<typename Family::FinalNorm>(step, model_.weights.final_norm, part, y);
+        multiply(step, Product{model_.weights.head, {}, y, out});
+    }
+
+    const LoadedModel<Family>& model_;
+    int context_;
+    int position_ = 0;
+    std::vector<KvCache> caches_;
+    RotaryTable rotary_;
+    Workspace workspace_;
+    FloatBuffer logits_;
+};
+
+template <class Family>
+class HostModel final : public Model {
+  public:
+    /// Binds every tensor and checks them all. The file must outlive the model.
+    HostModel(const gguf::File& file, const LoadOptions& options, InstructionSet set)
+        : loaded_(file, options, set),
+          device_("host, " + std::to_string(loaded_.pool.size()) + " threads, " + to_string(set)) {
+        loaded_.info = describe_model<Family>(file);
+        TensorDirectory directory(file);
+        Binder binder(directory, loaded_.vectors);
+        visit_weights<Family>(binder, loaded_.weights, loaded_.info.dims);
+        directory.finish();
+        directory.require_valid_blocks();
+    }
+
+    const ModelInfo& info() const override { return loaded_.info; }
+    std::uint64_t session_bytes(int context) const override {
+        return gg::session_bytes(loaded_.info, context);
+    }
+    std::unique_ptr<Session> session(int context) const override {
+        if (context < 1 || context > loaded_.info.dims.context)
+            throw Error(ErrorCode::invalid_request, "context: expected 1 to " +
+                                                        std::to_string(loaded_.info.dims.context) +
+                                                        ", found " + std::to_string(context));
+        return std::make_unique<HostSession<Family>>(loaded_, context);
+    }
+    const std::string& device() const override { return device_; }
+
+  private:
+    LoadedModel<Family> loaded_;
+    std::string device_;
+};
+
+}  // namespace gg::host
