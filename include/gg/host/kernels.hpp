@@ -58,10 +58,7 @@ struct Attend {
 #define GG_TARGET
 #define GG_LANES_BYTES 16
 namespace gg::host::portable {
-#include "gg/host/kernels/attend.inl"
-#include "gg/host/kernels/dot.inl"
-#include "gg/host/kernels/lanes.inl"
-#include "gg/host/kernels/rows.inl"
+#include "gg/host/kernels/all.inl"
 }  // namespace gg::host::portable
 #undef GG_TARGET
 #undef GG_LANES_BYTES
@@ -70,10 +67,7 @@ namespace gg::host::portable {
 #define GG_TARGET __attribute__((target("avx2,fma,f16c")))
 #define GG_LANES_BYTES 32
 namespace gg::host::avx2 {
-#include "gg/host/kernels/attend.inl"
-#include "gg/host/kernels/dot.inl"
-#include "gg/host/kernels/lanes.inl"
-#include "gg/host/kernels/rows.inl"
+#include "gg/host/kernels/all.inl"
 }  // namespace gg::host::avx2
 #undef GG_TARGET
 #undef GG_LANES_BYTES
@@ -81,10 +75,7 @@ namespace gg::host::avx2 {
 #define GG_TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")))
 #define GG_LANES_BYTES 64
 namespace gg::host::avx512 {
-#include "gg/host/kernels/attend.inl"
-#include "gg/host/kernels/dot.inl"
-#include "gg/host/kernels/lanes.inl"
-#include "gg/host/kernels/rows.inl"
+#include "gg/host/kernels/all.inl"
 }  // namespace gg::host::avx512
 #undef GG_TARGET
 #undef GG_LANES_BYTES
