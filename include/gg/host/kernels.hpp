@@ -8,6 +8,7 @@
 
 #include "gg/core/math.hpp"
 #include "gg/format/visit.hpp"
+#include "gg/format/x86.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -58,6 +59,7 @@ struct Attend {
 #define GG_TARGET
 #define GG_LANES_BYTES 16
 namespace gg::host::portable {
+using DecodeTarget = format::Portable;
 #include "gg/host/kernels/all.inl"
 }  // namespace gg::host::portable
 #undef GG_TARGET
@@ -67,6 +69,7 @@ namespace gg::host::portable {
 #define GG_TARGET __attribute__((target("avx2,fma,f16c")))
 #define GG_LANES_BYTES 32
 namespace gg::host::avx2 {
+using DecodeTarget = format::Avx2;
 #include "gg/host/kernels/all.inl"
 }  // namespace gg::host::avx2
 #undef GG_TARGET
@@ -75,6 +78,7 @@ namespace gg::host::avx2 {
 #define GG_TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")))
 #define GG_LANES_BYTES 64
 namespace gg::host::avx512 {
+using DecodeTarget = format::Avx512;
 #include "gg/host/kernels/all.inl"
 }  // namespace gg::host::avx512
 #undef GG_TARGET

@@ -15,13 +15,14 @@ GG_TARGET GG_INLINE void decode_any_chunk(const unsigned char* row, int index, i
     if constexpr (Format::elements == 1) {
         if (columns - index * 32 < 32) return Format::decode_tail(row, index, columns - index * 32, out);
     }
-    Format::decode_chunk(row, index, out);
+    Format::template decode_chunk<DecodeTarget>(row, index, out);
 }
 
 /// Adds one chunk's 32 products to each of R x T accumulators.
 template <int R, int T>
 GG_TARGET GG_INLINE void accumulate_chunk(const float* const (&weights)[R], const float* x, std::size_t x_stride,
                                           Lanes (&sums)[T][R]) {
+#pragma GCC unroll 2
     for (int half = 0; half < 32; half += lanes) {
         Lanes w[R];
         for (int r = 0; r < R; ++r) w[r] = load(weights[r] + half);
@@ -42,6 +43,7 @@ GG_TARGET void dot_tile(const unsigned char* weight, std::size_t row_bytes, int 
     for (int c = 0; c < chunks; ++c) {
         const float* chunk[R];
         alignas(64) float decoded[R][32];
+#pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
             const unsigned char* row = weight + static_cast<std::size_t>(r) * row_bytes;
             if constexpr (std::is_same_v<Format, Decoded>) {
