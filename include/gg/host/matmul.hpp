@@ -20,10 +20,18 @@ struct Product {
 
 namespace detail {
 
-inline constexpr int panel_rows = 32;
+/// Weight rows of one task: a panel that stays in the cache while all rows of `in` pass; for one row, a
+/// thread's share, so that each thread reads on where it prefetched, but at most 256 KiB for the balance.
+inline int task_rows(const Product& product, int threads) {
+    if (product.in.count != 1) return 32;
+    const int share = (product.weight.rows + threads - 1) / threads;
+    const int most = static_cast<int>((std::size_t{1} << 18) / product.weight.row_bytes);
+    return (std::max(std::min(share, most), 16) + 3) / 4 * 4;
+}
 
-inline int panels(const Product& product) {
-    return product.in.count == 0 ? 0 : (product.weight.rows + panel_rows - 1) / panel_rows;
+inline int tasks(const Product& product, int threads) {
+    const int rows = task_rows(product, threads);
+    return product.in.count == 0 ? 0 : (product.weight.rows + rows - 1) / rows;
 }
 
 /// Rows [first, first + count) of one product; `scratch` has room for a panel.
@@ -52,20 +60,24 @@ inline void multiply_rows(InstructionSet set, const Product& p, int first, int c
 
 /// Computes all products.
 inline void multiply(Step& step, std::span<const Product> products) {
+    const int threads = step.pool.size();
     long tasks = 0;
-    std::size_t widest = 0;
+    std::size_t panel_floats = 0;
     for (const Product& product : products) {
-        tasks += detail::panels(product);
-        if (product.in.count > 1) widest = std::max(widest, row_stride(product.weight.columns));
+        tasks += detail::tasks(product, threads);
+        if (product.in.count > 1)
+            panel_floats =
+                std::max(panel_floats, row_stride(product.weight.columns) *
+                                           static_cast<std::size_t>(detail::task_rows(product, threads)));
     }
     Workspace::Scope scope(step.workspace);
-    const std::size_t panel_floats = widest * detail::panel_rows;
-    float* scratch = step.workspace.floats(panel_floats * static_cast<std::size_t>(step.pool.size()));
+    float* scratch = step.workspace.floats(panel_floats * static_cast<std::size_t>(threads));
     step.pool.run(tasks, [&](long task, int thread) {
         std::size_t i = 0;
-        while (task >= detail::panels(products[i])) task -= detail::panels(products[i++]);
-        const int first = static_cast<int>(task) * detail::panel_rows;
-        const int count = std::min(detail::panel_rows, products[i].weight.rows - first);
+        while (task >= detail::tasks(products[i], threads)) task -= detail::tasks(products[i++], threads);
+        const int rows = detail::task_rows(products[i], threads);
+        const int first = static_cast<int>(task) * rows;
+        const int count = std::min(rows, products[i].weight.rows - first);
         detail::multiply_rows(step.set, products[i], first, count,
                               scratch + panel_floats * static_cast<std::size_t>(thread));
     });
