@@ -1,0 +1,63 @@
+"""What the scripts of this folder share: which headers there are, and how checks are counted."""
+
+import pathlib
+import subprocess
+
+# Headers that device code includes too: they may include nothing from the system. The host's own headers
+# stand beside them in format/: encoding, checking, and the switch over types.
+DEVICE_FOLDERS = ("block", "format")
+DEVICE_FILES = ("core/device.hpp", "core/math.hpp")
+HOST_FILES = ("format/encode.hpp", "format/encode_blocks.hpp", "format/validate.hpp", "format/visit.hpp")
+
+
+def all_headers(include, endings=("hpp", "cuh")):
+    """Every header of the library, as it is included: "gg/core/error.hpp"."""
+    files = [f for ending in endings for f in pathlib.Path(include, "gg").rglob(f"*.{ending}")]
+    return sorted(str(f.relative_to(include)) for f in files)
+
+
+def all_files(include):
+    """The headers, and the parts that a header includes more than once (.inl)."""
+    return all_headers(include, ("hpp", "cuh", "inl"))
+
+
+def device_headers(include):
+    """The headers that host and device share."""
+    return [h for h in all_headers(include)
+            if h.removeprefix("gg/") in DEVICE_FILES
+            or h.split("/")[1] in DEVICE_FOLDERS and h.removeprefix("gg/") not in HOST_FILES]
+
+
+def run(command, **options):
+    """Runs a command and returns it with its output as text."""
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace", **options)
+
+
+class Checks:
+    """Counts checks and prints what failed; close() prints the line that tests/tools/summary.py reads."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def check(self, name, faults):
+        """One check: passed if there are no faults (a list of messages)."""
+        if faults:
+            self.failed += 1
+            for fault in faults:
+                print(f"FAILED: {name}: {fault}")
+        else:
+            self.passed += 1
+            print(f"ok: {name}")
+
+    def check_run(self, name, result):
+        """One check: passed if the command ended with 0."""
+        self.check(name, [] if result.returncode == 0 else [result.stdout + result.stderr])
+
+    def skip(self, reason):
+        self.skipped += 1
+        print(f"SKIPPED: {reason}")
+
+    def close(self):
+        """Prints the counts and returns the exit status."""
+        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped")
+        return 1 if self.failed else 0
