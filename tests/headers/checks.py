@@ -6,7 +6,7 @@ import subprocess
 # Headers that device code includes too: they may include nothing from the system. The host's own headers
 # stand beside them in format/: encoding, checking, and the switch over types.
 DEVICE_FOLDERS = ("block", "format")
-DEVICE_FILES = ("core/device.hpp", "core/math.hpp")
+DEVICE_FILES = ("core/device.hpp", "core/math.hpp", "layer/layer.hpp", "text/logit.hpp", "text/random.hpp")
 HOST_FILES = ("format/encode.hpp", "format/encode_blocks.hpp", "format/validate.hpp", "format/visit.hpp")
 
 

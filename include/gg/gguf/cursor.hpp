@@ -43,9 +43,9 @@ struct Field {
     std::string text() const {
         std::string shown(of);
         if (!name.empty())
-            shown += (shown.empty() ? "" : " ") + printable(name);
+            shown.append(shown.empty() ? "" : " ").append(printable(name));
         else if (index != none)
-            shown += " number " + std::to_string(index);
+            shown.append(" number ").append(std::to_string(index));
         if (!shown.empty() && !part.empty()) shown += ": ";
         return shown.append(part);
     }

@@ -29,9 +29,10 @@ class OutputFile {
         static std::atomic<unsigned> serial{0};
         const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
         do {
-            temporary_ = (folder / ("." + path.filename().string() + "." + std::to_string(::getpid()) + "." +
-                                    std::to_string(serial++) + ".tmp"))
-                             .string();
+            std::string name(1, '.');
+            name.append(path.filename().string()).append(".").append(std::to_string(::getpid()));
+            name.append(".").append(std::to_string(serial++)).append(".tmp");
+            temporary_ = (folder / name).string();
             descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         } while (descriptor_ < 0 && errno == EEXIST);
         if (descriptor_ < 0) fail("a folder that can be written to");

@@ -54,9 +54,11 @@ inline std::string written_in_byte_alphabet(std::string_view bytes) {
             const int byte = detail::byte_of_character[c];
             if (byte < 0) continue;
             if (c < 0x80)
-                out[byte] = {static_cast<char>(c)};
+                out[byte].assign(1, static_cast<char>(c));
             else
-                out[byte] = {static_cast<char>(0xC0 | c >> 6), static_cast<char>(0x80 | (c & 0x3F))};
+                out[byte]
+                    .append(1, static_cast<char>(0xC0 | c >> 6))
+                    .append(1, static_cast<char>(0x80 | (c & 0x3F)));
         }
         return out;
     }();

@@ -1,0 +1,31 @@
+// How far a long piece of work has come, on standard error.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace gg::runner {
+
+/// On a terminal, one line that is redrawn and wiped at the end; elsewhere a line every few seconds, and none
+/// for work of less than a second.
+class Progress {
+  public:
+    Progress(std::string label, std::uint64_t total);
+    Progress(const Progress&) = delete;
+    Progress& operator=(const Progress&) = delete;
+    ~Progress();
+
+    void update(std::uint64_t done);
+
+  private:
+    using Clock = std::chrono::steady_clock;
+
+    std::string label_;
+    std::uint64_t total_;
+    bool terminal_;
+    bool drawn_ = false;
+    Clock::time_point next_;
+};
+
+}  // namespace gg::runner
