@@ -72,15 +72,16 @@ struct Attention {
 
     /// Applies the policies to one query or key head [head_dim] in the order in which they are composed.
     template <class Store, class Dims>
-    GG_HD GG_INLINE static void transform(const Weights<Store>& w, const Dims& dims, const HeadPlace& head,
-                                          float* x) {
+    GG_HD GG_INLINE static void transform([[maybe_unused]] const Weights<Store>& w,
+                                          [[maybe_unused]] const Dims& dims,
+                                          [[maybe_unused]] const HeadPlace& head, [[maybe_unused]] float* x) {
         (Policies::transform(static_cast<const detail::PolicyWeights<Policies, Store>&>(w), dims, head, x),
          ...);
     }
 
     /// Keys that a row of this layer sees, itself included; 0 means all.
     template <class Dims>
-    static int window(const Dims& dims, int layer) {
+    static int window([[maybe_unused]] const Dims& dims, [[maybe_unused]] int layer) {
         int least = 0;
         ((least = narrower(least, Policies::window(dims, layer))), ...);
         return least;

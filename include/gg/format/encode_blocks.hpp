@@ -6,52 +6,23 @@
 // nearest code, the smaller magnitude in a tie, and +0 for what rounds to zero. (ggml wraps a negative e;
 // here it is 0.)
 //
-// Errors: gg::Error (invalid_request) for infinities and NaNs, and in Q8_0 where d is too large for FP16.
+// Floats are finite. Errors: gg::Error (invalid_request) in Q8_0 where d is too large for FP16.
 #pragma once
 
 #include <cmath>
-#include <cstdint>
-#include <string>
 
-#include "gg/core/error.hpp"
-#include "gg/format/encode_floats.hpp"
+#include "gg/format/encode_scale.hpp"
 #include "gg/format/mxfp4.hpp"
 #include "gg/format/q8_0.hpp"
 
 namespace gg::format {
 
-/// The largest magnitude of 32 elements; throws where one is infinite or NaN. `format` is named in the
-/// message.
-inline float largest_magnitude(const float* x, const char* format) {
-    unsigned largest = 0;
-    for (int j = 0; j < 32; ++j) {
-        const unsigned magnitude = float_bits(x[j]) & 0x7fffffffu;
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    if (largest >= 0x7f800000u)
-        throw Error(ErrorCode::invalid_request, {.file = {},
-                                                 .field = format,
-                                                 .expected = "finite elements to encode",
-                                                 .found = "infinity or NaN",
-                                                 .next_step = {}});
-    return float_from_bits(largest);
-}
-
 /// 32 floats to one block of 34 bytes.
 inline void encode_q8_0(const float* x, unsigned char* block) {
-    const float largest = largest_magnitude(x, "Q8_0");
+    const float largest = std::fabs(largest_element<32>(x));
     const float d = largest / 127.0f;
-    const unsigned half = float_to_half(d);
-    if (half >= 0x7c00u)
-        throw Error(ErrorCode::invalid_request, {.file = {},
-                                                 .field = "Q8_0",
-                                                 .expected = "magnitudes below 8321040",
-                                                 .found = std::to_string(largest),
-                                                 .next_step = "use BF16 or F32"});
-    // Below 2^-128 the reciprocal overflows; d is 0 in FP16 from 2^-25 on.
-    const float inverse = d < 0x1p-127f ? 0.0f : 1.0f / d;
-    block[0] = static_cast<unsigned char>(half & 255u);
-    block[1] = static_cast<unsigned char>(half >> 8);
+    store_scale(d, block, "Q8_0", largest);
+    const float inverse = reciprocal(d);
     for (int j = 0; j < 32; ++j) block[2 + j] = static_cast<unsigned char>(std::lround(x[j] * inverse));
 }
 
@@ -70,7 +41,7 @@ inline unsigned nearest_e2m1(float x, MXFP4::Scale scale) {
 
 /// 32 floats to one block of 17 bytes.
 inline void encode_mxfp4(const float* x, unsigned char* block) {
-    const float largest = largest_magnitude(x, "MXFP4");
+    const float largest = std::fabs(largest_element<32>(x));
     unsigned e = 0;
     if (largest > 0) {
         const float power =

@@ -155,8 +155,9 @@ class Writer {
 
     template <class T>
     static void append(std::vector<std::byte>& bytes, const T& number) {
-        const std::span<const std::byte> raw = std::as_bytes(std::span(&number, 1));
-        bytes.insert(bytes.end(), raw.begin(), raw.end());
+        const std::size_t at = bytes.size();
+        bytes.resize(at + sizeof number);
+        std::memcpy(bytes.data() + at, &number, sizeof number);
     }
 
     static void append_string(std::vector<std::byte>& bytes, std::string_view text) {
