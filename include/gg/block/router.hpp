@@ -16,8 +16,9 @@ struct TopKRouter {
             for (int e = 0; e < count; ++e) {
                 bool taken = false;
                 for (int r = 0; r < rank; ++r) taken = taken || expert[r] == e;
-                if (!taken && (best < 0 || logits[e] > logits[best] || logits[best] != logits[best]))
-                    best = e;
+                const bool number_for_nan =
+                    best >= 0 && logits[best] != logits[best] && logits[e] == logits[e];
+                if (!taken && (best < 0 || logits[e] > logits[best] || number_for_nan)) best = e;
             }
             expert[rank] = best;
         }

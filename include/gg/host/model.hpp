@@ -114,9 +114,8 @@ class HostSession final : public Session {
     }
 
     Step step_in(int layer) {
-        return {dims(),     model_.pool, model_.set,
-                workspace_, rotary_,     &caches_[static_cast<std::size_t>(layer)],
-                layer,      position_};
+        return {dims(), model_.pool, model_.set, workspace_, rotary_, caches_.data() + layer,
+                layer,  position_};
     }
 
     void embed(std::span<const std::int32_t> tokens, Rows x) {
@@ -138,7 +137,7 @@ class HostSession final : public Session {
     /// Logits of rows [first, first + count) of the stream.
     void head(Stream& stream, int first, int count, Rows out) {
         Workspace::Scope scope(workspace_);
-        Step step = step_in(dims().layers - 1);
+        Step step = step_in(0);
         Stream part{stream.x.part(first, count), stream.delta.part(first, count), stream.pending};
         const Rows y = workspace_.rows(count, dims().hidden);
         normalise<typename Family::FinalNorm>(step, model_.weights.final_norm, part, y);

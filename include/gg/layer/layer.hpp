@@ -77,7 +77,8 @@ struct Sequence {
         WeightsList<Store, Residuals...> list;
     };
 
-    /// Names the tensors; `norm_names` has one name a residual.
+    /// Names the tensors; `norm_names` has one name a residual. (A family that is itself a template writes
+    /// the array's bound: clang 14 does not deduce it there.)
     template <class Visitor, class Store, class Dims>
     static void visit(Visitor& visitor, const char* const (&norm_names)[residuals], Weights<Store>& w,
                       const Dims& dims) {

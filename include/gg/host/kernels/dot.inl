@@ -75,7 +75,7 @@ GG_TARGET void dot_tile(const unsigned char* weight, std::size_t row_bytes, int 
             }
             __builtin_memcpy(y, &total, sizeof total);
         } else {
-            for (int r = 0; r < R; ++r) y[r] = sum(sums[t][r]) + (bias ? bias[r] : 0.0f);
+            for (int r = 0; r < R; ++r) y[r] = bias ? sum(sums[t][r]) + bias[r] : sum(sums[t][r]);
         }
     }
 }
