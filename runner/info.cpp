@@ -4,9 +4,10 @@
 #include <map>
 #include <memory>
 #include <sstream>
+#include <thread>
 
 #include "commands.hpp"
-#include "gg/model/info.hpp"
+#include "gg/host/plan.hpp"
 #include "gg/text/chat.hpp"
 #include "model_file.hpp"
 #include "output.hpp"
@@ -48,12 +49,13 @@ Json describe_dims(const Dims& dims) {
 Json describe_memory(const ModelInfo& info) {
     Json rows = Json::array();
     const int context = info.dims.context;
+    const int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     std::vector<int> contexts = {context};
     for (const int length : {2048, 8192, 32768})
         if (length < context) contexts.insert(contexts.end() - 1, length);
     for (const int length : contexts) {
         const std::uint64_t cache = cache_bytes(info.dims, length, sizeof(float));
-        const std::uint64_t session = session_bytes(info, length);
+        const std::uint64_t session = host::session_bytes(info, length, threads);
         rows.push_back({{"context", length},
                         {"cache_bytes", cache},
                         {"workspace_bytes", session - cache},

@@ -59,6 +59,7 @@
 #include "gg/host/mixture_of_experts.hpp"
 #include "gg/host/mlp.hpp"
 #include "gg/host/model.hpp"
+#include "gg/host/plan.hpp"
 #include "gg/host/step.hpp"
 #include "gg/host/store.hpp"
 #include "gg/host/thread_pool.hpp"

@@ -118,6 +118,9 @@ class File {
                 .found = "none among " + std::to_string(tensors_.size()) + " tensors"});
     }
 
+    File(File&&) = default;
+    File& operator=(File&&) = default;
+
   private:
     File() = default;
 

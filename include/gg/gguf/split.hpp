@@ -50,7 +50,8 @@ inline std::string split_suffix(std::uint32_t number, std::uint32_t count) {
         const std::string digits = std::to_string(value);
         return std::string(digits.size() < 5 ? 5 - digits.size() : 0, '0') + digits;
     };
-    return "-" + five_digits(number + 1) + "-of-" + five_digits(count) + ".gguf";
+    std::string suffix(1, '-');
+    return suffix.append(five_digits(number + 1)).append("-of-").append(five_digits(count)).append(".gguf");
 }
 
 /// The path of another part, given the path of part `split`. Refuses a name that is not its part's.

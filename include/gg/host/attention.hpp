@@ -33,8 +33,6 @@ struct Run<Attention<Policies...>> {
     }
 
   private:
-    static constexpr int most_heads = 4;  // query heads that share a pass over their keys
-
     static void transform_row(Step& step, const Weights& w, int row, float* q, float* k) {
         const Dims& dims = step.dims;
         const float* cosines = Block::has_rotary ? step.rotary.cosines(row) : nullptr;
@@ -51,27 +49,29 @@ struct Run<Attention<Policies...>> {
     static void mix(Step& step, const Weights& w, Rows q, Rows mixed) {
         const Dims& dims = step.dims;
         const int group = dims.heads / dims.kv_heads;
-        const int parts = (group + most_heads - 1) / most_heads;
+        const int parts = (group + attention_heads - 1) / attention_heads;
         const int window = Block::window(dims, step.layer);
+        if (window == 0 && step.position + q.count > step.cache->capacity())
+            throw Error(ErrorCode::internal, "layer " + std::to_string(step.layer) +
+                                                 " has a sliding cache but attention without a window");
         Workspace::Scope scope(step.workspace);
-        const long longest =
-            window ? std::min<long>(window, step.position + q.count) : step.position + q.count;
-        const std::size_t score_stride = (static_cast<std::size_t>(longest) + 47) / 16 * 16;
-        float* scores =
-            step.workspace.floats(score_stride * most_heads * static_cast<std::size_t>(step.pool.size()));
+        const std::size_t score_stride =
+            host::score_stride(dims, step.layer, static_cast<int>(step.cache->capacity()));
+        float* scores = step.workspace.floats(score_stride * attention_heads *
+                                              static_cast<std::size_t>(step.pool.size()));
         const float scale = 1.0f / std::sqrt(static_cast<float>(dims.head_dim));
         step.pool.run(static_cast<long>(q.count) * dims.kv_heads * parts, [&](long task, int thread) {
             const int part = static_cast<int>(task % parts);
             const int kv_head = static_cast<int>(task / parts % dims.kv_heads);
             const int row = static_cast<int>(task / parts / dims.kv_heads);
-            const int head = kv_head * group + part * most_heads;
+            const int head = kv_head * group + part * attention_heads;
             const long last = step.position + row;
             const Attend attend{
                 .query = q.row(row) + head * dims.head_dim,
                 .keys = step.cache->keys(kv_head),
                 .values = step.cache->values(kv_head),
                 .sink = sink_of(w, head),
-                .scores = scores + score_stride * most_heads * static_cast<std::size_t>(thread),
+                .scores = scores + score_stride * attention_heads * static_cast<std::size_t>(thread),
                 .out = mixed.row(row) + head * dims.head_dim,
                 .score_stride = score_stride,
                 .first = window ? std::max(0L, last - window + 1) : 0,
@@ -81,7 +81,7 @@ struct Run<Attention<Policies...>> {
                 .value_stride = step.cache->value_stride(),
                 .scale = scale,
             };
-            attend_heads(step.set, attend, std::min(most_heads, group - part * most_heads));
+            attend_heads(step.set, attend, std::min(attention_heads, group - part * attention_heads));
         });
     }
 

@@ -11,6 +11,7 @@
 #include "gg/format/x86.hpp"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -26,6 +27,10 @@ enum class InstructionSet {
 /// The best set that this processor and its operating system have.
 inline InstructionSet best_instruction_set() {
 #if defined(__x86_64__)
+    // clang 14 does not know the name "f16c".
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+    if (!f16c) return InstructionSet::portable;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("fma"))

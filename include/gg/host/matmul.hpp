@@ -23,7 +23,7 @@ namespace detail {
 /// Weight rows of one task: a panel that stays in the cache while all rows of `in` pass; for one row, a
 /// thread's share, so that each thread reads on where it prefetched, but at most 256 KiB for the balance.
 inline int task_rows(const Product& product, int threads) {
-    if (product.in.count != 1) return 32;
+    if (product.in.count != 1) return panel_rows;
     const int share = (product.weight.rows + threads - 1) / threads;
     const int most = static_cast<int>((std::size_t{1} << 18) / product.weight.row_bytes);
     return (std::max(std::min(share, most), 16) + 3) / 4 * 4;

@@ -30,7 +30,10 @@ struct LoadedModel {
 template <class Family>
 class HostSession final : public Session {
   public:
-    HostSession(const LoadedModel<Family>& model, int context) : model_(model), context_(context) {
+    HostSession(const LoadedModel<Family>& model, int context)
+        : model_(model),
+          context_(context),
+          workspace_(scratch_floats(model.info.dims, context, model.pool.size())) {
         for (int i = 0; i < dims().layers; ++i) caches_.emplace_back(dims(), i, context);
         logits_ = FloatBuffer(row_stride(dims().vocabulary));
     }
@@ -72,8 +75,6 @@ class HostSession final : public Session {
     int context() const override { return context_; }
 
   private:
-    static constexpr int scored_rows = 16;
-
     const Dims& dims() const { return model_.info.dims; }
     Rows logits_rows() const { return {logits_.data(), 1, dims().vocabulary, row_stride(dims().vocabulary)}; }
 
@@ -170,7 +171,7 @@ class HostModel final : public Model {
 
     const ModelInfo& info() const override { return loaded_.info; }
     std::uint64_t session_bytes(int context) const override {
-        return gg::session_bytes(loaded_.info, context);
+        return host::session_bytes(loaded_.info, context, loaded_.pool.size());
     }
     std::unique_ptr<Session> session(int context) const override {
         if (context < 1 || context > loaded_.info.dims.context)

@@ -4,6 +4,7 @@
 // Rows are padded with zeros to a multiple of 32 floats, so that products run over whole chunks.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "gg/core/error.hpp"
+#include "gg/host/plan.hpp"
 
 namespace gg::host {
 
@@ -52,11 +54,6 @@ struct Rows {
     Rows part(int first, int n) const { return {row(first), n, width, stride}; }
 };
 
-/// Floats from row to row for a width.
-constexpr std::size_t row_stride(int width) {
-    return (static_cast<std::size_t>(width) + 31) / 32 * 32;
-}
-
 /// A stack of scratch memory. What is taken inside a Scope is given back at its end.
 class Workspace {
   public:
@@ -76,14 +73,21 @@ class Workspace {
         std::size_t block_, used_;
     };
 
+    Workspace() = default;
+    /// Begins with one block of `count` floats; what does not fit goes to further blocks.
+    explicit Workspace(std::size_t count) { blocks_.emplace_back(count); }
+
     /// `count` floats, aligned to 64 bytes, of any value.
     float* floats(std::size_t count) {
         const std::size_t need = (count + 15) / 16 * 16;
-        while (block_ < blocks_.size() && used_ + need > blocks_[block_].size()) {
+        if (used_ > 0 && used_ + need > blocks_[block_].size()) {
             ++block_;
             used_ = 0;
         }
-        if (block_ == blocks_.size()) blocks_.emplace_back(need > block_floats ? need : block_floats);
+        if (block_ == blocks_.size())
+            blocks_.emplace_back(std::max(need, block_floats));
+        else if (used_ + need > blocks_[block_].size())  // nothing lies in it
+            blocks_[block_] = FloatBuffer(need);
         float* p = blocks_[block_].data() + used_;
         used_ += need;
         return p;

@@ -4,7 +4,7 @@
 // Errors: gg::Error, model_load_failed, naming file, key, expected and found.
 #pragma once
 
-#include <cmath>
+#include <charconv>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -31,12 +31,14 @@ class Hyperparameters {
         const auto value = file_.get_if<std::uint64_t>(key(name));
         return value ? bounded(name, *value, limit) : otherwise;
     }
-    /// A required number greater than 0.
-    double number(std::string_view name) const { return finite(name, file_.get<double>(key(name))); }
+    /// A required number from `least` to `most`.
+    double number(std::string_view name, double least, double most) const {
+        return within(name, file_.get<double>(key(name)), least, most);
+    }
     /// The same, or `otherwise` if the key is absent.
-    double number_or(std::string_view name, double otherwise) const {
+    double number_or(std::string_view name, double otherwise, double least, double most) const {
         const auto value = file_.get_if<double>(key(name));
-        return value ? finite(name, *value) : otherwise;
+        return value ? within(name, *value, least, most) : otherwise;
     }
     /// A string, or `otherwise` if the key is absent.
     std::string text_or(std::string_view name, std::string_view otherwise) const {
@@ -53,15 +55,21 @@ class Hyperparameters {
                 .next_step = std::move(next_step)});
     }
 
+    /// A number for messages, as short as it can be.
+    static std::string text(double value) {
+        char digits[32];
+        return std::string(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
+    }
+
   private:
     int bounded(std::string_view name, std::uint64_t value, int limit) const {
         if (value < 1 || value > static_cast<std::uint64_t>(limit))
             refuse_key(name, "an integer from 1 to " + std::to_string(limit), std::to_string(value));
         return static_cast<int>(value);
     }
-    double finite(std::string_view name, double value) const {
-        if (!std::isfinite(value) || value <= 0.0)
-            refuse_key(name, "a number greater than 0", std::to_string(value));
+    double within(std::string_view name, double value, double least, double most) const {
+        if (!(value >= least && value <= most))
+            refuse_key(name, "a number from " + text(least) + " to " + text(most), text(value));
         return value;
     }
 

@@ -39,21 +39,6 @@ inline std::uint64_t cache_bytes(const Dims& dims, int context, int element_byte
     return elements * static_cast<std::uint64_t>(element_bytes);
 }
 
-/// Bytes that a session of `context` tokens takes on the host: the float32 cache, the activations of one
-/// chunk, and the scores of two heads' groups.
-inline std::uint64_t session_bytes(const ModelInfo& info, int context) {
-    const Dims& d = info.dims;
-    const auto rows = static_cast<std::uint64_t>(std::min(context, prefill_chunk));
-    const auto wide = [](int a, int b = 1) {
-        return static_cast<std::uint64_t>(a) * static_cast<std::uint64_t>(b);
-    };
-    const std::uint64_t attention = wide(2 * d.heads + 2 * d.kv_heads, d.head_dim);
-    const std::uint64_t dense = wide(2 * d.feed_forward);
-    const std::uint64_t experts = wide(2 * d.hidden + 2 * d.expert_feed_forward, d.experts_used);
-    const std::uint64_t activations = rows * (wide(3 * d.hidden) + std::max({attention, dense, experts}));
-    return cache_bytes(d, context, 4) + 4 * (activations + wide(d.vocabulary, 17) + 16 * wide(context));
-}
-
 /// Reads and checks the hyper-parameters of a file of a known family and counts parameters.
 template <class Family>
 ModelInfo describe_model(const gguf::File& file) {

@@ -25,7 +25,7 @@ class TensorDirectory {
     const TensorView* take(const std::string& name, std::initializer_list<int> shape) {
         const TensorView* tensor = file_.tensor(name);
         if (!tensor) {
-            missing_.push_back(name);
+            if (std::find(missing_.begin(), missing_.end(), name) == missing_.end()) missing_.push_back(name);
             return nullptr;
         }
         bool fits = true;
@@ -58,12 +58,17 @@ class TensorDirectory {
 
     /// Refuses the file if tensors are missing or were never asked for.
     void finish() const {
-        if (!missing_.empty()) refuse_list(missing_, "tensors", "", " missing: ");
         std::vector<std::string> surplus;
         for (const TensorView& tensor : file_.tensors())
             if (!taken_.count(tensor.name)) surplus.push_back(tensor.name);
-        if (!surplus.empty())
-            refuse_list(surplus, "tensors", "only those that the architecture has", " surplus: ");
+        if (missing_.empty() && surplus.empty()) return;
+        std::string found = missing_.empty() ? "" : list(missing_, "missing");
+        if (!surplus.empty()) found += (found.empty() ? "" : "; ") + list(surplus, "surplus");
+        refuse({.file = file_.name(),
+                .field = "tensors",
+                .expected = missing_.empty() ? "only those that the architecture has"
+                                             : "every tensor of the architecture",
+                .found = found});
     }
 
     /// Refuses MXFP4 blocks whose scale is NaN (E8M0 = 255). Reads every scale.
@@ -80,16 +85,13 @@ class TensorDirectory {
     }
 
   private:
-    [[noreturn]] void refuse_list(const std::vector<std::string>& names, const std::string& field,
-                                  const std::string& expected, const std::string& kind) const {
+    /// "2 missing: a, b"
+    static std::string list(const std::vector<std::string>& names, const std::string& kind) {
         constexpr std::size_t shown = 12;
-        std::string found = std::to_string(names.size()) + kind;
-        for (std::size_t i = 0; i < std::min(shown, names.size()); ++i) found += (i ? ", " : "") + names[i];
-        if (names.size() > shown) found += " and " + std::to_string(names.size() - shown) + " more";
-        refuse({.file = file_.name(),
-                .field = field,
-                .expected = expected.empty() ? "every tensor of the architecture" : expected,
-                .found = found});
+        std::string text = std::to_string(names.size()) + " " + kind + ": ";
+        for (std::size_t i = 0; i < std::min(shown, names.size()); ++i) text += (i ? ", " : "") + names[i];
+        if (names.size() > shown) text += " and " + std::to_string(names.size() - shown) + " more";
+        return text;
     }
 
     const gguf::File& file_;

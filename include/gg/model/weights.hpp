@@ -37,7 +37,10 @@ void visit_weights(Visitor& visitor, ModelWeights<Family, Store>& weights, const
     }
     visitor.end_layers();
     Family::FinalNorm::visit(visitor, "output_norm", weights.final_norm, dims);
-    if (visitor.has("output", "weight"))
+    constexpr bool needs_head = requires {
+        Family::needs_head;
+    };
+    if (needs_head || visitor.has("output", "weight"))
         visitor.matrix("output", "weight", weights.head, dims.hidden, dims.vocabulary);
     else
         weights.head = weights.embedding.token;

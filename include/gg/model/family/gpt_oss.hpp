@@ -22,6 +22,8 @@ struct GptOss {
     static constexpr const char* architecture = "gpt-oss";
     static constexpr const char* layer_norms[] = {"attn_norm", "post_attention_norm"};
 
+    static constexpr bool needs_head = true;  ///< never tied: a file without output.weight is incomplete
+
     using Embedding = TokenEmbedding;
     using Layer = GptOssLayer;
     using FinalNorm = RmsNorm;
@@ -38,10 +40,14 @@ struct GptOss {
         read_rope_dims(h, dims, 150000.0);
         const std::string scaling = h.text_or("rope.scaling.type", "none");
         if (scaling != "yarn") h.refuse_key("rope.scaling.type", "yarn", scaling);
-        dims.yarn_factor = h.number("rope.scaling.factor");
+        dims.yarn_factor = h.number("rope.scaling.factor", 1.0, 1e6);
         dims.yarn_original_context = h.positive("rope.scaling.original_context_length");
-        dims.yarn_beta_fast = h.number_or("rope.scaling.yarn_beta_fast", 32.0);
-        dims.yarn_beta_slow = h.number_or("rope.scaling.yarn_beta_slow", 1.0);
+        dims.yarn_beta_fast = h.number_or("rope.scaling.yarn_beta_fast", 32.0, 1e-3, 1e6);
+        dims.yarn_beta_slow = h.number_or("rope.scaling.yarn_beta_slow", 1.0, 1e-3, 1e6);
+        if (dims.yarn_beta_fast <= dims.yarn_beta_slow)
+            h.refuse_key("rope.scaling.yarn_beta_fast",
+                         "a number above yarn_beta_slow, " + Hyperparameters::text(dims.yarn_beta_slow),
+                         Hyperparameters::text(dims.yarn_beta_fast));
         dims.window = h.positive("attention.sliding_window");
         dims.sliding = read_sliding(h, dims.layers);
         return dims;

@@ -33,6 +33,8 @@ struct Llama {
         if (scaling != "none")
             h.refuse_key("rope.scaling.type", "none", scaling,
                          "Scaled positions are supported for gpt-oss only.");
+        for (const char* factor : {"rope.scaling.factor", "rope.scale_linear"})  // without a type: linear
+            h.number_or(factor, 1.0, 1.0, 1.0);
         if (h.has("expert_count") && h.file().get<std::uint64_t>(h.key("expert_count")) != 0)
             h.refuse_key("expert_count", "0 or no such key", "a mixture of experts",
                          "Mixtures of experts are supported for gpt-oss only.");

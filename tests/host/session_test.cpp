@@ -1,0 +1,324 @@
+// Sessions: the same bits however a prompt is cut, whatever the threads, whoever else is served; refusals
+// that change nothing; memory as foretold.
+#include "golden.hpp"
+
+#if __has_include(<malloc.h>)
+#include <malloc.h>
+#endif
+
+#include "catch.hpp"
+
+using namespace host_test;
+
+namespace {
+
+/// Logits after every token of a sequence, row after row.
+using Logits = std::vector<float>;
+
+void append(Logits& all, std::span<const float> row) {
+    all.insert(all.end(), row.begin(), row.end());
+}
+
+bool same_bits(std::span<const float> a, std::span<const float> b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
+
+/// A golden's model and tokens.
+struct Subject {
+    explicit Subject(const std::string& name, int threads = 1)
+        : bytes(name), tokens(read_golden(name).tokens), model(load(bytes.file(), threads)) {}
+
+    int length() const { return static_cast<int>(tokens.size()); }
+    std::size_t vocabulary() const { return static_cast<std::size_t>(model->info().dims.vocabulary); }
+    std::span<const std::int32_t> part(int first, int count) const {
+        return std::span(tokens).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
+    }
+    std::span<const float> row(const Logits& all, int position) const {
+        return std::span(all).subspan(static_cast<std::size_t>(position) * vocabulary(), vocabulary());
+    }
+    std::unique_ptr<gg::Session> session() const { return model->session(length()); }
+
+    ModelBytes bytes;
+    std::vector<std::int32_t> tokens;
+    std::unique_ptr<gg::Model> model;
+};
+
+/// Scores the rest of the tokens, `sizes` of them at a time in turn.
+Logits score(const Subject& subject, gg::Session& session, const std::vector<int>& sizes) {
+    Logits all;
+    for (std::size_t i = 0; session.position() < subject.length(); ++i) {
+        const int first = session.position();
+        const int count = std::min(sizes[i % sizes.size()], subject.length() - first);
+        int expected_row = 0;
+        session.score(subject.part(first, count), [&](int row, std::span<const float> logits) {
+            if (row != expected_row++) FAIL("row " << row << " out of order");
+            append(all, logits);
+        });
+        REQUIRE(expected_row == count);
+        REQUIRE(session.position() == first + count);
+    }
+    return all;
+}
+
+Logits score_whole(const Subject& subject, gg::Session& session) {
+    return score(subject, session, {subject.length()});
+}
+Logits score_whole(const Subject& subject) {
+    return score_whole(subject, *subject.session());
+}
+
+/// One model of each family, and windows that slide.
+const std::vector<std::string> families = {"gpt2-half", "llama-320", "gpt-oss-mxfp4", "gpt-oss-window"};
+
+/// Runs an action that must be refused, and returns the message.
+template <class Action>
+std::string refusal(gg::ErrorCode code, Action&& action) {
+    try {
+        action();
+    } catch (const gg::Error& error) {
+        CHECK(error.code() == code);
+        return error.what();
+    }
+    FAIL("it was not refused");
+    return {};
+}
+
+bool contains(const std::string& text, const std::vector<std::string>& parts) {
+    return std::all_of(parts.begin(), parts.end(),
+                       [&](const std::string& part) { return text.find(part) != text.npos; });
+}
+
+}  // namespace
+
+TEST_CASE("cached decode equals recomputing the whole prompt, at every position") {
+    for (const std::string& name : families) {
+        const Subject subject(name);
+        const auto decoding = subject.session(), whole = subject.session();
+        int different = 0;
+        for (int i = 0; i < subject.length(); ++i) {
+            const auto cached = decoding->prefill(subject.part(i, 1));
+            whole->reset();
+            different += !same_bits(cached, whole->prefill(subject.part(0, i + 1)));
+        }
+        CAPTURE(name);
+        CHECK(different == 0);
+        CHECK(decoding->position() == subject.length());
+    }
+}
+
+TEST_CASE("a prompt in pieces gives the same bits as whole") {
+    for (const std::string& name : families) {
+        const Subject subject(name);
+        const Logits whole = score_whole(subject);
+        for (const std::vector<int>& sizes :
+             std::vector<std::vector<int>>{{1}, {7}, {64}, {129}, {256}, {3, 1, 90, 2}}) {
+            CAPTURE(name, sizes[0], sizes.size());
+            CHECK(same_bits(score(subject, *subject.session(), sizes), whole));
+            const auto session = subject.session();
+            std::span<const float> last;
+            for (std::size_t i = 0; session->position() < subject.length(); ++i) {
+                const int first = session->position();
+                last = session->prefill(
+                    subject.part(first, std::min(sizes[i % sizes.size()], subject.length() - first)));
+                if (!same_bits(last, subject.row(whole, session->position() - 1)))
+                    FAIL_CHECK("prefill to " << session->position());
+            }
+            CHECK(same_bits(last, subject.row(whole, subject.length() - 1)));
+        }
+    }
+}
+
+TEST_CASE("past the window and past 4096 tokens, pieces give the same bits as whole") {
+    const Subject subject("gpt-oss-long");
+    const Logits whole = score_whole(subject);
+    REQUIRE(whole.size() == 4200 * subject.vocabulary());
+    for (const std::vector<int>& sizes : std::vector<std::vector<int>>{{129}, {1, 255, 17, 301, 64, 3}}) {
+        CAPTURE(sizes[0]);
+        CHECK(same_bits(score(subject, *subject.session(), sizes), whole));
+    }
+    // Most of it at once, then token by token across the 4096th.
+    const auto session = subject.session();
+    session->prefill(subject.part(0, 4090));
+    for (int i = 4090; i < 4110; ++i)
+        if (!same_bits(session->prefill(subject.part(i, 1)), subject.row(whole, i))) FAIL_CHECK(i);
+}
+
+TEST_CASE("a context larger than the tokens gives the same bits") {
+    const Subject subject("gpt-oss-window");
+    const Logits whole = score_whole(subject);
+    CHECK(same_bits(score_whole(subject, *subject.model->session(512)), whole));
+}
+
+TEST_CASE("the number of threads does not change a bit") {
+    for (const std::string& name : families) {
+        const Logits alone = score_whole(Subject(name, 1));
+        for (const int threads : {2, 3, 5}) {
+            const Subject subject(name, threads);
+            CAPTURE(name, threads);
+            CHECK(same_bits(score_whole(subject), alone));
+            CHECK(same_bits(score(subject, *subject.session(), {40, 1, 1, 1}), alone));
+        }
+    }
+}
+
+TEST_CASE("a reset session gives the same bits, whatever it computed before") {
+    for (const std::string& name : families) {
+        const Subject subject(name);
+        const Logits alone = score_whole(subject);
+        const auto session = subject.session();
+        CAPTURE(name);
+        for (int time = 0; time < 2; ++time) {
+            session->reset();
+            CHECK(session->position() == 0);
+            CHECK(same_bits(score_whole(subject, *session), alone));
+        }
+        std::vector<std::int32_t> other(subject.tokens.rbegin() + 3, subject.tokens.rend());
+        session->reset();
+        session->prefill(other);
+        session->reset();
+        CHECK(same_bits(score(subject, *session, {50, 9}), alone));
+    }
+}
+
+TEST_CASE("sessions of one model do not influence each other") {
+    for (const std::string& name : families) {
+        const Subject subject(name);
+        const std::vector<std::int32_t> reversed(subject.tokens.rbegin(), subject.tokens.rend());
+        Logits alone_reversed;
+        const auto collect = [](Logits& all) {
+            return [&all](int, std::span<const float> row) { append(all, row); };
+        };
+        subject.session()->score(reversed, collect(alone_reversed));
+        const auto first = subject.session(), second = subject.session();
+        Logits together, together_reversed;
+        for (int i = 0; i < subject.length(); i += 5) {
+            const int count = std::min(5, subject.length() - i);
+            first->score(subject.part(i, count), collect(together));
+            second->score(
+                std::span(reversed).subspan(static_cast<std::size_t>(i), static_cast<std::size_t>(count)),
+                collect(together_reversed));
+        }
+        CAPTURE(name);
+        CHECK(same_bits(together, score_whole(subject)));
+        CHECK(same_bits(together_reversed, alone_reversed));
+    }
+}
+
+TEST_CASE("a refused call leaves the session as it was") {
+    for (const std::string& name : families) {
+        const Subject subject(name);
+        const Logits expected = score_whole(subject);
+        const int vocabulary = static_cast<int>(subject.vocabulary());
+        const auto session = subject.model->session(20);
+        CHECK(session->context() == 20);
+        session->prefill(subject.part(0, 15));
+
+        const auto by_both = [&](gg::ErrorCode code, std::vector<std::int32_t> tokens,
+                                 const std::vector<std::string>& parts) {
+            const std::string message = refusal(code, [&] { session->prefill(tokens); });
+            CAPTURE(name, message);
+            CHECK(contains(message, parts));
+            CHECK(refusal(code, [&] {
+                      session->score(tokens, [](int, std::span<const float>) { FAIL("it computed"); });
+                  }) == message);
+            CHECK(session->position() == 15);
+        };
+        by_both(gg::ErrorCode::invalid_request, {}, {"no tokens", "at least one"});
+        by_both(gg::ErrorCode::invalid_request, {1, vocabulary, 2},
+                {"token 1", "0 to " + std::to_string(vocabulary - 1), "found " + std::to_string(vocabulary)});
+        by_both(gg::ErrorCode::invalid_request, {1, 2, -1}, {"token 2", "found -1"});
+        by_both(gg::ErrorCode::invalid_request, {std::numeric_limits<std::int32_t>::min()},
+                {"token 0", "found -2147483648"});
+        by_both(gg::ErrorCode::context_full, std::vector<std::int32_t>(6, 1), {"6 tokens", "15 of 20"});
+        by_both(gg::ErrorCode::context_full, std::vector<std::int32_t>(1000, 1), {"1000 tokens", "15 of 20"});
+
+        // The rest fits to the last token, and comes out as if nothing had been asked in between.
+        for (int i = 15; i < 20; ++i)
+            if (!same_bits(session->prefill(subject.part(i, 1)), subject.row(expected, i))) FAIL_CHECK(i);
+        CHECK(contains(refusal(gg::ErrorCode::context_full, [&] { session->prefill(subject.part(20, 1)); }),
+                       {"1 tokens", "20 of 20"}));
+        session->reset();
+        CHECK(same_bits(session->prefill(subject.part(0, 20)), subject.row(expected, 19)));
+    }
+}
+
+TEST_CASE("a session has at most the model's context") {
+    for (const std::string& name : families) {
+        const Subject subject(name);
+        const int most = subject.model->info().dims.context;
+        CHECK(subject.model->session(most)->context() == most);
+        for (const int context : {most + 1, 0, -1, std::numeric_limits<int>::max()})
+            CHECK(contains(refusal(gg::ErrorCode::invalid_request, [&] { subject.model->session(context); }),
+                           {"1 to " + std::to_string(most), "found " + std::to_string(context)}));
+    }
+}
+
+TEST_CASE("only full layers' caches grow with the context") {
+    const Subject subject("gpt-oss-long");  // one sliding layer, one full
+    const gg::Dims& dims = subject.model->info().dims;
+    CHECK(gg::cache_positions(dims, 0, 4096) == 384);  // 127 + 256, in whole tiles of 16
+    CHECK(gg::cache_positions(dims, 0, 131072) == 384);
+    CHECK(gg::cache_positions(dims, 1, 4096) == 4096);
+    CHECK(gg::cache_positions(dims, 1, 131072) == 131072);
+    const std::uint64_t one_layer = (131072 - 4096) * 2 * 64 * 4;
+    const std::uint64_t grown = subject.model->session_bytes(131072) - subject.model->session_bytes(4096);
+    CHECK(grown >= one_layer);
+    CHECK(grown < 2 * one_layer);
+}
+
+// Asks glibc what it gave out. A sanitiser puts its own allocator in its place.
+#if defined(__GLIBC__) && defined(__GLIBC_PREREQ)
+#if __GLIBC_PREREQ(2, 33)
+#define GG_TEST_HAS_MALLINFO2
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#undef GG_TEST_HAS_MALLINFO2
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#undef GG_TEST_HAS_MALLINFO2
+#endif
+#endif
+
+TEST_CASE("a session takes the memory that was foretold") {
+#if defined(GG_TEST_HAS_MALLINFO2)
+    const auto allocated = [] {
+        const struct mallinfo2 info = ::mallinfo2();
+        return static_cast<std::uint64_t>(info.uordblks) + static_cast<std::uint64_t>(info.hblkhd);
+    };
+    struct Load {
+        const char* name;
+        int context, threads;
+    };
+    for (const Load& load : std::vector<Load>{{"gpt2-half", 64, 2},
+                                              {"llama-320", 512, 2},
+                                              {"gpt-oss-window", 512, 2},
+                                              {"gpt-oss-long", 4200, 2},
+                                              {"gpt-oss-long", 131072, 2},
+                                              {"llama-long", 8192, 2},
+                                              {"llama-long", 8192, 16}}) {
+        const Subject subject(load.name, load.threads);
+        const std::uint64_t foretold = subject.model->session_bytes(load.context);
+        std::vector<std::int32_t> tokens = subject.tokens;
+        tokens.resize(static_cast<std::size_t>(std::min(load.context, 6000)), 1);
+        const std::uint64_t before = allocated();
+        const auto session = subject.model->session(load.context);
+        // A prompt, then tokens one by one: scratch space must not grow with the position.
+        const std::size_t prompt = tokens.size() - std::min<std::size_t>(tokens.size() / 2, 150);
+        session->prefill(std::span(tokens).first(prompt));
+        for (std::size_t i = prompt; i < tokens.size(); ++i)
+            session->prefill(std::span(tokens).subspan(i, 1));
+        session->reset();
+        session->score(tokens, [](int, std::span<const float>) {});
+        const std::uint64_t taken = allocated() - before;
+        std::printf("%-16s context %6d, %2d threads: foretold %9llu bytes, taken %9llu\n", load.name,
+                    load.context, load.threads, static_cast<unsigned long long>(foretold),
+                    static_cast<unsigned long long>(taken));
+        CAPTURE(load.name, load.context, load.threads, foretold, taken);
+        CHECK(taken <= foretold);
+        CHECK(foretold <= 2 * taken + (8u << 20));
+    }
+#else
+    GG_SKIP("the allocator does not tell what it gave out");
+#endif
+}
