@@ -72,6 +72,7 @@
 #include "gg/model/family/llama.hpp"
 #include "gg/model/hyperparameters.hpp"
 #include "gg/model/info.hpp"
+#include "gg/model/quantize.hpp"
 #include "gg/model/read_dims.hpp"
 #include "gg/model/session.hpp"
 #include "gg/model/tensor_directory.hpp"

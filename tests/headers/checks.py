@@ -7,7 +7,9 @@ import subprocess
 # stand beside them in format/: encoding, checking, and the switch over types.
 DEVICE_FOLDERS = ("block", "format")
 DEVICE_FILES = ("core/device.hpp", "core/math.hpp", "layer/layer.hpp", "text/logit.hpp", "text/random.hpp")
-HOST_FILES = ("format/encode.hpp", "format/encode_blocks.hpp", "format/validate.hpp", "format/visit.hpp")
+HOST_FILES = tuple(f"format/{name}.hpp" for name in (
+    "encode", "encode_blocks", "encode_k_minimum", "encode_k_search", "encode_nibbles", "encode_q6_k", "encode_scale",
+    "validate", "visit"))
 
 
 def all_headers(include, endings=("hpp", "cuh")):

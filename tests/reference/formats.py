@@ -12,8 +12,8 @@ decode_TYPE.bin   u32 number of blocks, the blocks, then the decoded elements as
     bytes cover 0 to 254. The package decodes MXFP4's code 8 to +0; the OCP specification says -0, and that
     is what is written.
 encode_TYPE.bin   u32 number of blocks, float32 elements, then the encoded blocks.
-    Magnitudes from 2^-40 to 2^20 (Q8_0: FP16 scales from underflow to large), ties between neighbouring codes,
-    blocks of zeros, and amounts just below a power of two.
+    Magnitudes from 2^-40 to 2^20 (Q8_0) or 2^12 (FP16 scales from underflow to large), ties between neighbouring
+    codes, blocks of zeros and of one value, and amounts just below a power of two.
 """
 import argparse
 import pathlib
@@ -60,9 +60,17 @@ def decode(kind, blocks):
     return floats
 
 
+# Type: the largest power of two by which the encoder's test inputs are scaled, and its number of codes.
+ENCODED = {
+    Type.Q8_0: (20, 255), Type.MXFP4: (20, 16),
+    Type.Q4_0: (12, 16), Type.Q4_1: (12, 16), Type.Q5_0: (12, 32), Type.Q5_1: (12, 32),
+}
+
+
 def encode_inputs(rng, kind, count):
+    most, codes = ENCODED[kind]
     rows = rng.standard_normal((count, 32)).astype(np.float32)
-    rows *= np.exp2(rng.integers(-40, 21, (count, 1))).astype(np.float32)
+    rows *= np.exp2(rng.integers(-40, most + 1, (count, 1))).astype(np.float32)
     rows[0] = 0
     rows[1] = -0.0
     if kind == Type.Q8_0:
@@ -70,6 +78,16 @@ def encode_inputs(rng, kind, count):
         rows[2] = np.arange(32) - 15.5
         rows[2, 0] = 127
         rows[3] = -rows[2]
+    if codes in (16, 32) and kind != Type.MXFP4:
+        # d = 1 or -1 exactly, so halves are ties.
+        rows[2] = np.arange(32) * (codes / 32) - codes // 2
+        rows[2, 1:31] += 0.5
+        rows[2, 31] = codes - 1 - codes // 2
+        rows[3] = -rows[2]
+        rows[4] = 0.1
+        rows[5] = -0.1
+        rows[6] = np.abs(rows[6])
+        rows[7] = -np.abs(rows[7])
     if kind == Type.MXFP4:
         ties = np.array([.25, .75, 1.25, 1.75, 2.5, 3.5, 5, 6], np.float32)
         near = np.concatenate([ties, np.nextafter(ties, np.float32(0)), np.nextafter(ties, np.float32(9))])
@@ -103,7 +121,7 @@ def main():
         count = 255 if kind == Type.MXFP4 else 32 if kind.name.endswith("_K") else 160
         blocks = make_blocks(rng, kind, count)
         write(arguments.out / f"decode_{kind.name.lower()}.bin", blocks, decode(kind, blocks))
-    for kind in (Type.Q8_0, Type.MXFP4):
+    for kind in ENCODED:
         rows = encode_inputs(rng, kind, 96)
         with np.errstate(over="ignore"):
             write(arguments.out / f"encode_{kind.name.lower()}.bin", rows, gguf.quants.quantize(rows, kind))

@@ -51,7 +51,7 @@ class KMinimumEncoder {
             plain[part] = fit_extremes(part);
             searched[part] = search_part(part, plain[part]);
         }
-        Header best = refine(start(searched), searched);
+        const Header best = refine(choose(covering_scales(searched), searched, 1), searched);
         const Header simple = choose(covering_scales(plain), plain, 0);
         return simple.error < best.error ? simple : best;
     }
@@ -176,8 +176,6 @@ class KMinimumEncoder {
         header.minimum[part] = minimum;
         header.sums[part] = sums;
     }
-
-    Header start(const Fit* fits) const { return choose(covering_scales(fits), fits, 1); }
 
     /// Least squares of d and dmin with all else given, then the pairs anew.
     Header refine(Header best, const Fit* fits) const {

@@ -11,13 +11,13 @@ namespace gg::format {
 template <int n>
 inline void nearest_codes(const float* __restrict x, float inverse, float offset, int top, int bias,
                           float* __restrict codes) {
+    // Loops of one step each, as g++ does not vectorise them together.
     const auto most = static_cast<float>(top);
-    for (int j = 0; j < n; ++j) {
-        float place = x[j] * inverse + offset;
-        place = place < most ? place : most;
-        place = place > 0.0f ? place : 0.0f;
-        codes[j] = static_cast<float>(static_cast<int>(place + 0.5f) - bias);
-    }
+    float place[n];
+    for (int j = 0; j < n; ++j) place[j] = x[j] * inverse + offset;
+    for (int j = 0; j < n; ++j) place[j] = place[j] < most ? place[j] : most;
+    for (int j = 0; j < n; ++j) place[j] = place[j] > 0.0f ? place[j] : 0.0f;
+    for (int j = 0; j < n; ++j) codes[j] = static_cast<float>(static_cast<int>(place[j] + 0.5f) - bias);
 }
 
 /// Sums over the elements of a part.
