@@ -49,10 +49,11 @@ Ids make_prompt(const gguf::File& file, const text::Tokenizer& tokenizer, const 
         if (text.empty()) throw UsageError("--chat needs a question: give -p TEXT, -f FILE or -");
         return text::chat_prompt(tokenizer, chat_template, text);
     }
-    if (text::recognize_chat(chat_template) != text::ChatFamily::none)
+    const text::ChatFamily family = text::recognize_chat(chat_template);
+    if (family != text::ChatFamily::none)
         print_note(
-            "this model was made to answer questions, and the prompt is continued as raw text; "
-            "--chat asks it a question");
+            std::string("this model was made to answer questions, and the prompt is continued as raw text") +
+            (family == text::ChatFamily::chatml ? "; --chat asks it a question" : ""));
     Ids ids = tokenizer.encode(text);
     if (tokenizer.adds_bos() && tokenizer.bos()) ids.insert(ids.begin(), *tokenizer.bos());
     if (!ids.empty()) return ids;
