@@ -2,11 +2,13 @@
 """Compares gg with Hugging Face transformers in float32 on the bundled models and the values that they hold.
 
     python3 tests/reference/demo_accuracy.py --gg build/release/runner/gg [--positions 2000] [--threads 1]
+                                             [--write tests/data/demo]
 
 For runner/demo/demo-gpt-oss.gguf and demo-gpt2.gguf, on held-out prose:
   log-probabilities of every next token: `gg score --json` against transformers, median and largest
   difference;
   greedy text: 120 tokens after each of four prompts must be the same;
+--write stores what transformers says, for tests/host/demo_test.cpp, which needs no torch.
 Exit code 1 if a median is above 1e-5, a difference above 1e-3 or a greedy text differs.
 """
 
@@ -89,7 +91,7 @@ def log_probabilities(model, tokens):
     return torch.log_softmax(model(torch.tensor([tokens]), use_cache=False).logits[0].double(), -1)
 
 
-def compare_scores(options, path, model, keys, ids, folder):
+def compare_scores(options, path, model, keys, ids, folder, golden):
     length = min(1000, keys[keys["general.architecture"] + ".context_length"])
     differences = []
     for at in range(0, options.positions, length):
@@ -100,6 +102,13 @@ def compare_scores(options, path, model, keys, ids, folder):
         table = log_probabilities(model, tokens[:-1])
         wanted = table[range(len(tokens) - 1), tokens[1:]].numpy()
         differences.append(np.abs(np.array(scored) - wanted))
+        golden.append(
+            {
+                "tokens": tokens,
+                "logprob": [round(x, 7) for x in wanted.tolist()],
+                "argmax": table.argmax(-1).tolist(),
+            }
+        )
     differences = np.concatenate(differences)[: options.positions]
     print(
         f"  log-probabilities, {len(differences)} positions: difference median {np.median(differences):.2e}, "
@@ -142,6 +151,7 @@ def main():
     parser.add_argument("--gg", type=pathlib.Path, required=True, help="the runner")
     parser.add_argument("--positions", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--write", type=pathlib.Path, help="folder for the goldens")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     fine = True
@@ -151,7 +161,12 @@ def main():
             model, keys = load(path)
             print(path.name, flush=True)
             ids = tokenize(options, path, ROOT / "runner/demo/heldout.txt")
-            fine &= compare_scores(options, path, model, keys, ids, pathlib.Path(temporary))
+            windows = []
+            fine &= compare_scores(options, path, model, keys, ids, pathlib.Path(temporary), windows)
+            if options.write:
+                options.write.mkdir(parents=True, exist_ok=True)
+                text = json.dumps({"model": path.name, "windows": windows}, separators=(",", ":"))
+                (options.write / f"{name}.json").write_text(text + "\n")
             fine &= compare_greedy(options, path, model, pathlib.Path(temporary))
     sys.exit(0 if fine else 1)
 
