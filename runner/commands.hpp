@@ -15,9 +15,11 @@ struct Action {
 
 void add_run(CLI::App& app, Action& action);
 void add_score(CLI::App& app, Action& action);
+void add_perplexity(CLI::App& app, Action& action);
 void add_tokenize(CLI::App& app, Action& action);
 void add_detokenize(CLI::App& app, Action& action);
 void add_info(CLI::App& app, Action& action);
+void add_quantize(CLI::App& app, Action& action);
 
 /// The command line is wrong in a way that only shows after it was parsed: exit code 2.
 struct UsageError : std::runtime_error {

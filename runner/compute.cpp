@@ -78,4 +78,17 @@ int fitting_context(const Model& model, int wanted, std::optional<std::uint64_t>
     return fits;
 }
 
+void require_memory_to_score(const Model& model, int tokens, std::optional<std::uint64_t> memory,
+                             const std::string& source, const std::string& next_step) {
+    const int fits = fitting_context(model, tokens - 1, memory);
+    if (fits >= tokens - 1) return;
+    throw Error(ErrorCode::out_of_memory,
+                {.file = source,
+                 .expected = "at most " + std::to_string(fits + 1) + " tokens in the " + bytes_text(*memory) +
+                             " that are left beside the weights",
+                 .found = std::to_string(tokens) + " tokens, which need " +
+                          bytes_text(model.session_bytes(tokens - 1)),
+                 .next_step = next_step});
+}
+
 }  // namespace gg::runner

@@ -35,4 +35,9 @@ std::optional<std::uint64_t> session_memory(std::uint64_t weight_bytes);
 /// The largest context, at most `wanted`, whose session fits into `memory`; 0 if none does.
 int fitting_context(const Model& model, int wanted, std::optional<std::uint64_t> memory);
 
+/// Throws out_of_memory, naming `source`, if a session that scores `tokens` tokens does not fit into
+/// `memory`. The last token is only predicted, so it needs no place.
+void require_memory_to_score(const Model& model, int tokens, std::optional<std::uint64_t> memory,
+                             const std::string& source, const std::string& next_step);
+
 }  // namespace gg::runner

@@ -18,15 +18,17 @@ using namespace gg::runner;
 constexpr const char* examples = R"(Examples:
   gg run -m model.gguf -p "Once upon a time" -n 64
   gg run -m instruct.gguf --chat -p "Why is the sky blue?"
-  gg score -m model.gguf --text-file book.txt --json
+  gg score -m model.gguf --text-file page.txt --json
+  gg perplexity -m model.gguf --text-file book.txt
   gg tokenize -m model.gguf --text "Hello, world"
   gg detokenize -m model.gguf 9906 11 1917
   gg info model.gguf
+  gg quantize model-bf16.gguf model-q4_k.gguf --type Q4_K
   gg help run
 
 Text goes to standard output, everything else to standard error. Exit codes: 0 done, also if Ctrl-C ended
-gg run or the reader of its output went away; 1 failed; 2 wrong usage. With --json, a failure is also told on
-standard output as {"error":{"code":..,"message":..}}.)";
+gg run or gg perplexity, or the reader of the output went away; 1 failed; 2 wrong usage. With --json, a
+failure is also told on standard output as {"error":{"code":..,"message":..}}.)";
 
 // A file opened later must not become standard input, output or error because that was closed.
 void reserve_standard_descriptors() {
@@ -78,13 +80,15 @@ int parse_and_run(int argc, char** argv) {
     Action action;
     add_run(app, action);
     add_score(app, action);
+    add_perplexity(app, action);
     add_tokenize(app, action);
     add_detokenize(app, action);
     add_info(app, action);
+    add_quantize(app, action);
     std::string topic;
     CLI::App* help = app.add_subcommand("help", "Print help on gg or one of its commands");
     help->add_option("COMMAND", topic, "The command")
-        ->check(CLI::IsMember({"run", "score", "tokenize", "detokenize", "info"}));
+        ->check(CLI::IsMember({"run", "score", "perplexity", "tokenize", "detokenize", "info", "quantize"}));
     const auto print_help = [&app](const CLI::App* command) {
         write_output(command == nullptr ? app.help() : command->help("gg"));
     };

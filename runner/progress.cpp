@@ -26,13 +26,14 @@ Progress::~Progress() {
     if (terminal_ && drawn_) write_terminal("\r\033[K");
 }
 
-void Progress::update(std::uint64_t done) {
+void Progress::update(std::uint64_t done, std::string_view detail) {
     const Clock::time_point now = Clock::now();
     if (now < next_ || total_ == 0) return;
     next_ = now + std::chrono::milliseconds(terminal_ ? 100 : 5000);
     drawn_ = true;
     const double part = static_cast<double>(done) / static_cast<double>(total_);
-    const std::string percent = std::to_string(static_cast<int>(100 * part)) + " %";
+    std::string percent = std::to_string(static_cast<int>(100 * part)) + " %";
+    if (!detail.empty()) percent.append(", ").append(detail);
     if (!terminal_) return print_note(label_ + ": " + percent);
     constexpr std::size_t width = 30;
     const auto filled = static_cast<std::size_t>(width * part);

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace gg::runner {
 
@@ -16,7 +17,8 @@ class Progress {
     Progress& operator=(const Progress&) = delete;
     ~Progress();
 
-    void update(std::uint64_t done);
+    /// `detail` is shown behind the percentage, if it is not empty.
+    void update(std::uint64_t done, std::string_view detail = {});
 
   private:
     using Clock = std::chrono::steady_clock;

@@ -6,10 +6,11 @@
 
 #include "commands.hpp"
 #include "compute.hpp"
-#include "gg/text/tokenizer.hpp"
+#include "gg/model/perplexity.hpp"
 #include "model_file.hpp"
 #include "output.hpp"
 #include "progress.hpp"
+#include "token_source.hpp"
 
 namespace gg::runner {
 
@@ -17,20 +18,10 @@ namespace {
 
 struct Options {
     ModelFileOptions model;
-    std::string tokens_file, text_file;
+    TokenSource source;
     ComputeOptions compute;
     bool json = false;
 };
-
-std::vector<std::int32_t> read_tokens(const gguf::File& file, const ModelInfo& info, const Options& options) {
-    if (!options.tokens_file.empty())
-        return parse_ids(read_input(options.tokens_file), info.dims.vocabulary, options.tokens_file);
-    const text::Tokenizer tokenizer = text::Tokenizer::from_gguf(file);
-    check_vocabulary(tokenizer, static_cast<std::uint64_t>(info.dims.vocabulary));
-    std::vector<std::int32_t> tokens = tokenizer.encode(read_input(options.text_file));
-    if (tokenizer.adds_bos() && tokenizer.bos()) tokens.insert(tokens.begin(), *tokenizer.bos());
-    return tokens;
-}
 
 void require_length(std::size_t tokens, int context, const std::string& source) {
     // The last token is only predicted, so it needs no place in the context.
@@ -43,13 +34,6 @@ void require_length(std::size_t tokens, int context, const std::string& source) 
                  .next_step = tokens < 2 ? "" : "Score it in shorter pieces."});
 }
 
-double log_probability(std::span<const float> logits, std::int32_t token) {
-    const double largest = *std::max_element(logits.begin(), logits.end());
-    double sum = 0;
-    for (const float logit : logits) sum += std::exp(logit - largest);
-    return logits[static_cast<std::size_t>(token)] - largest - std::log(sum);
-}
-
 std::vector<double> score_tokens(const Model& model, const std::vector<std::int32_t>& tokens) {
     const std::size_t rows = tokens.size() - 1;
     const std::unique_ptr<Session> session = model.session(static_cast<int>(rows));
@@ -59,7 +43,7 @@ std::vector<double> score_tokens(const Model& model, const std::vector<std::int3
         const std::size_t count = std::min<std::size_t>(rows - at, prefill_chunk);
         session->score(std::span(tokens).subspan(at, count), [&](int row, std::span<const float> logits) {
             const std::int32_t next = tokens[at + static_cast<std::size_t>(row) + 1];
-            result.push_back(log_probability(logits, next));
+            result.push_back(logits[static_cast<std::size_t>(next)] - log_sum(logits));
             if (std::isnan(result.back()))
                 throw Error(ErrorCode::internal, {.field = "logits of position " + std::to_string(at + row),
                                                   .found = "no probabilities (NaN or infinity)"});
@@ -73,20 +57,13 @@ void score(const Options& options) {
     require_device(options.compute);
     const gguf::File file = open_model_file(options.model);
     const ModelInfo info = describe_model(file);
-    const std::string& source = options.tokens_file.empty() ? options.text_file : options.tokens_file;
-    const std::vector<std::int32_t> tokens = read_tokens(file, info, options);
+    const std::string& source = options.source.name();
+    const std::vector<std::int32_t> tokens = read_tokens(file, info, options.source).ids;
     require_length(tokens.size(), info.dims.context, source);
     const auto memory = session_memory(info.weight_bytes);
     const std::unique_ptr<Model> model = load_model(file, options.compute);
-    const int rows = static_cast<int>(tokens.size()) - 1;
-    if (const int fits = fitting_context(*model, rows, memory); fits < rows)
-        throw Error(ErrorCode::out_of_memory,
-                    {.file = source,
-                     .expected = "at most " + std::to_string(fits + 1) + " tokens in the " +
-                                 bytes_text(*memory) + " that are left beside the weights",
-                     .found = std::to_string(tokens.size()) + " tokens, which need " +
-                              bytes_text(model->session_bytes(rows)),
-                     .next_step = "Score it in shorter pieces."});
+    require_memory_to_score(*model, static_cast<int>(tokens.size()), memory, source,
+                            "Score it in shorter pieces.");
     const std::vector<double> logprob = score_tokens(*model, tokens);
     double nll = 0;
     for (const double value : logprob) nll -= value;
@@ -105,17 +82,7 @@ void add_score(CLI::App& app, Action& action) {
     CLI::App* command = app.add_subcommand("score", "Print the log-probability of every next token");
     const auto options = std::make_shared<Options>();
     add_model_file_options(*command, options->model);
-    CLI::Option_group* source = command->add_option_group("Tokens", "One of");
-    source
-        ->add_option("--tokens-file", options->tokens_file,
-                     "Token ids separated by blanks (- is standard input)")
-        ->type_name("FILE");
-    source
-        ->add_option("--text-file", options->text_file,
-                     "A text, every byte of it, after a beginning-of-text token if the model wants one (- is "
-                     "standard input)")
-        ->type_name("FILE");
-    source->require_option(1);
+    add_token_source_options(*command, options->source);
     add_compute_options(*command, options->compute);
     command->add_flag("--json", options->json,
                       "Print {\"tokens\":[..],\"logprob\":[..],\"nll\":x,\"perplexity\":x}");

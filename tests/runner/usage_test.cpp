@@ -12,11 +12,9 @@ bool contains(const std::string& text, std::string_view part) {
 }
 
 /// Every command that opens a model, complete but for the model.
-const std::vector<std::vector<std::string>> commands = {{"run", "-p", "a"},
-                                                        {"score", "--text-file", "-"},
-                                                        {"tokenize", "--text", "a"},
-                                                        {"detokenize", "1"},
-                                                        {"info"}};
+const std::vector<std::vector<std::string>> commands = {
+    {"run", "-p", "a"},          {"score", "--text-file", "-"}, {"perplexity", "--text-file", "-"},
+    {"tokenize", "--text", "a"}, {"detokenize", "1"},           {"info"}};
 
 std::vector<std::string> with_model(std::vector<std::string> command, const std::string& path) {
     command.insert(command.end(), {"-m", path});
@@ -38,6 +36,8 @@ TEST_CASE("help and version go to standard output") {
                                                {"help", "run"},
                                                {"run", "--help"},
                                                {"score", "--help"},
+                                               {"perplexity", "--help"},
+                                               {"quantize", "--help"},
                                                {"tokenize", "--help"},
                                                {"detokenize", "-h"},
                                                {"info", "--help"},
@@ -72,6 +72,10 @@ TEST_CASE("wrong usage is exit code 2, with nothing on standard output") {
         {"help", "nonsense"},
         {"tokenize", "-m", "x"},
         {"score", "-m", "x"},
+        {"perplexity", "-m", "x"},
+        {"perplexity", "-m", "x", "--text-file", "a", "--save-reference", "a", "--reference", "b"},
+        {"perplexity", "-m", "x", "--text-file", "a", "--stride", "0"},
+        {"perplexity", "-m", "x", "--text-file", "a", "-c", "2"},
         {"detokenize", "-m", "x"},
         {"run", "-m", "x", "-p", "a", "-f", "b"},
         {"run", "-m", "x", "-p", "a", "-"},
