@@ -19,6 +19,10 @@ void add_model_file_options(CLI::App& command, ModelFileOptions& options) {
     command
         .add_option("-m,--model", options.path, "The model: a GGUF file, or the first part of a split one")
         ->required();
+    add_sha256_option(command, options);
+}
+
+void add_sha256_option(CLI::App& command, ModelFileOptions& options) {
     command
         .add_option(
             "--sha256", options.sha256,

@@ -19,6 +19,9 @@ struct ModelFileOptions {
 /// Adds -m,--model (required) and --sha256 HEX to a subcommand.
 void add_model_file_options(CLI::App& command, ModelFileOptions& options);
 
+/// Adds --sha256 HEX alone, for a command that takes the model otherwise.
+void add_sha256_option(CLI::App& command, ModelFileOptions& options);
+
 /// Accepts 64 hexadecimal digits.
 std::string check_sha256_text(const std::string& text);
 

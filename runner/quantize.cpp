@@ -11,6 +11,7 @@
 #include "compute.hpp"
 #include "gg/host/thread_pool.hpp"
 #include "gg/model/quantize.hpp"
+#include "model_file.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 #include "signals.hpp"
@@ -25,7 +26,8 @@ constexpr DType offered[] = {DType::q8_0, DType::q4_0,  DType::q5_0, DType::q4_k
                              DType::q6_k, DType::mxfp4, DType::f16,  DType::bf16, DType::f32};
 
 struct Options {
-    std::string in, out, type, experts;
+    ModelFileOptions model;
+    std::string out, type, experts;
     int threads = 0;
     bool force = false;
     bool json = false;
@@ -188,7 +190,7 @@ void note_summary(const std::vector<TensorPlan>& plans, const std::vector<Quanti
 }
 
 void quantize(const Options& options) {
-    const gguf::File file = gguf::File::open(options.in);
+    const gguf::File file = open_model_file(options.model);
     require_output(file, options);
     const QuantizeTypes types{find_dtype(options.type)->type,
                               find_dtype(options.experts.empty() ? options.type : options.experts)->type};
@@ -218,7 +220,7 @@ void quantize(const Options& options) {
     if (!options.json) return;
     Json tensors = Json::array();
     for (std::size_t i = 0; i < plans.size(); ++i) tensors.push_back(describe(plans[i], errors[i]));
-    print_json({{"input", options.in},
+    print_json({{"input", options.model.path},
                 {"output", options.out},
                 {"input_bytes", file.bytes()},
                 {"output_bytes", bytes},
@@ -232,10 +234,11 @@ void add_quantize(CLI::App& app, Action& action) {
     CLI::App* command = app.add_subcommand("quantize", "Write a model with weights of another type");
     const auto options = std::make_shared<Options>();
     command
-        ->add_option("IN", options->in,
+        ->add_option("IN", options->model.path,
                      "The model, of F16, BF16 or F32: a GGUF file, or the first part of a split one")
         ->required();
     command->add_option("OUT", options->out, "The file to write")->required();
+    add_sha256_option(*command, options->model);
     const CLI::Validator is_type(check_type, "");
     command->add_option("--type", options->type, "Type of matrices: " + offered_names())
         ->type_name("T")

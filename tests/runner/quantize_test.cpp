@@ -404,3 +404,13 @@ TEST_CASE("wrong usage of gg quantize is exit code 2") {
     CHECK(missing.code == 1);
     CHECK(contains(missing.err, "/nonexistent/a.gguf"));
 }
+
+TEST_CASE("gg quantize refuses an input of another SHA-256") {
+    gguf_test::TemporaryFolder folder;
+    const std::string out = folder / "out.gguf";
+    const Result refused =
+        run_gg({"quantize", golden("llama-f32"), out, "--type", "F16", "--sha256", std::string(64, '0')});
+    CHECK(refused.code == 1);
+    CHECK(contains(refused.err, "SHA-256"));
+    CHECK_FALSE(std::filesystem::exists(out));
+}
