@@ -17,7 +17,9 @@ struct IQ4_NL : NibbleBlock<IQ4_NL, 18> {
     /// Reads the header of a block.
     template <class Target>
     GG_HD GG_INLINE static Scale scale_of(const unsigned char* block) {
-        return {load_half<Target>(block)};
+        Scale scale;  // nvcc loses the braces of a list with one element in its host code
+        scale.d = load_half<Target>(block);
+        return scale;
     }
 
     /// The table's entry for a code 0 to 15: four signed bytes a word, chosen and shifted instead of loaded,

@@ -16,7 +16,9 @@ struct Q4_0 : NibbleBlock<Q4_0, 18> {
     /// Reads the header of a block.
     template <class Target>
     GG_HD GG_INLINE static Scale scale_of(const unsigned char* block) {
-        return {load_half<Target>(block)};
+        Scale scale;  // nvcc loses the braces of a list with one element in its host code
+        scale.d = load_half<Target>(block);
+        return scale;
     }
 };
 
