@@ -49,5 +49,4 @@ fi
 prompt=${1:-It was a dark evening, and}
 step "gg run -m runner/demo/demo-gpt-oss.gguf -p \"$prompt\""
 # The settings that suit so small a model: see runner/demo/README.md.
-printf '%s' "$prompt"
 exec "$gg" run -m runner/demo/demo-gpt-oss.gguf --temp 0.9 --top-k 0 --repeat-penalty 1.1 --seed 2 -n 150 -p "$prompt"
