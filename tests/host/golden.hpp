@@ -21,7 +21,7 @@
 namespace host_test {
 
 /// What float32 may differ from float64 in a log-probability.
-inline constexpr double median_bound = 1e-5, max_bound = 1e-4;
+inline constexpr double median_bound = 2.5e-6, max_bound = 2.5e-5;
 
 inline std::filesystem::path golden_folder() {
     return std::filesystem::path(GG_TEST_DATA) / "model";
@@ -101,6 +101,12 @@ class ModelBytes {
 
 /// gg::host::load_model. Defined in golden_test.cpp, so that the kernels are compiled once in this program.
 std::unique_ptr<gg::Model> load(const gg::gguf::File& file, int threads = 1);
+
+/// Appends tokens; the logits after the last one.
+inline std::span<const float> logits_after(gg::Session& session, std::span<const std::int32_t> tokens) {
+    session.prefill(tokens);
+    return session.logits();
+}
 
 /// Differences of log-probabilities; infinite where one is not a number.
 class Differences {

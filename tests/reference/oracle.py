@@ -57,6 +57,11 @@ def sigmoid(x):
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
+def kept(kind, x):
+    """An activation that a program keeps for a matrix product or in its cache: sensitivity.py rounds it here."""
+    return x
+
+
 def linear(w, name, x):
     y = x @ w[f"{name}.weight"].T
     return y + w[f"{name}.bias"] if w.has(f"{name}.bias") else y
@@ -139,7 +144,7 @@ def slides(w, layer):
 
 def attention_block(w, p, layer, x, cos_sin, adjacent):
     heads, kv_heads = w.key("attention.head_count"), w.key("attention.head_count_kv")
-    count = len(x)
+    count, x = len(x), kept("norm", x)
     q = linear(w, p + "attn_q", x).reshape(count, heads, -1)
     k = linear(w, p + "attn_k", x).reshape(count, kv_heads, -1)
     v = linear(w, p + "attn_v", x).reshape(count, kv_heads, -1)
@@ -150,17 +155,19 @@ def attention_block(w, p, layer, x, cos_sin, adjacent):
     q, k = rotate(q, *cos_sin, adjacent), rotate(k, *cos_sin, adjacent)
     sinks = w[p + "attn_sinks.weight"] if w.has(p + "attn_sinks.weight") else None
     window = w.key("attention.sliding_window") if w.family == "gpt-oss" and slides(w, layer) else None
-    return linear(w, p + "attn_output", attend(q, k, v, window, sinks))
+    mixed = attend(kept("q", q), kept("k", k), kept("v", v), window, sinks)
+    return linear(w, p + "attn_output", kept("mixed", mixed))
 
 
 def swiglu_block(w, p, x):
+    x = kept("norm", x)
     gate = linear(w, p + "ffn_gate", x)
-    return linear(w, p + "ffn_down", gate * sigmoid(gate) * linear(w, p + "ffn_up", x))
+    return linear(w, p + "ffn_down", kept("inner", gate * sigmoid(gate) * linear(w, p + "ffn_up", x)))
 
 
 def expert_block(w, p, x):
     """Mixture of clamped-SwiGLU experts. Returns the sum [tokens, hidden] and each row's router gap."""
-    logits = linear(w, p + "ffn_gate_inp", x)
+    logits, x = linear(w, p + "ffn_gate_inp", x), kept("norm", x)
     used = w.key("expert_used_count")
     order = np.argsort(-logits, axis=1)
     ordered = np.take_along_axis(logits, order, axis=1)
@@ -174,7 +181,7 @@ def expert_block(w, p, x):
         bias = {n: w[f"{p}ffn_{n}_exps.bias"][expert] for n in ("gate", "up", "down")}
         gate = np.minimum(x[row] @ part["gate"].T + bias["gate"], LIMIT)
         up = np.clip(x[row] @ part["up"].T + bias["up"], -LIMIT, LIMIT)
-        inner = gate * sigmoid(ALPHA * gate) * (up + 1)
+        inner = kept("inner", gate * sigmoid(ALPHA * gate) * (up + 1))
         y[row] += share[row, slot][:, None] * (inner @ part["down"].T + bias["down"])
     return y, gap
 
@@ -223,12 +230,13 @@ def gpt2(w, x):
     x = x + w["position_embd.weight"][:count]
     for layer in range(w.key("block_count")):
         p = f"blk.{layer}."
-        qkv = linear(w, p + "attn_qkv", norm(p + "attn_norm", x))
+        qkv = linear(w, p + "attn_qkv", kept("norm", norm(p + "attn_norm", x)))
         q, k, v = (part.reshape(count, heads, -1) for part in np.split(qkv, 3, axis=1))
-        x = x + linear(w, p + "attn_output", attend(q, k, v))
-        u = linear(w, p + "ffn_up", norm(p + "ffn_norm", x))
+        mixed = attend(kept("q", q), kept("k", k), kept("v", v))
+        x = x + linear(w, p + "attn_output", kept("mixed", mixed))
+        u = linear(w, p + "ffn_up", kept("norm", norm(p + "ffn_norm", x)))
         u = 0.5 * u * (1 + np.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)))
-        x = x + linear(w, p + "ffn_down", u)
+        x = x + linear(w, p + "ffn_down", kept("inner", u))
     return norm("output_norm", x), None
 
 
@@ -238,7 +246,7 @@ FAMILIES = {"llama": llama, "gpt2": gpt2, "gpt-oss": gpt_oss, "parallel-qknorm":
 def log_probabilities(w, tokens):
     """log p(. | tokens[..i]) for every i, [tokens, vocabulary]; and the router gaps [tokens], or None."""
     x, gaps = FAMILIES[w.family](w, w["token_embd.weight"][tokens])
-    logits = x @ w["output.weight" if w.has("output.weight") else "token_embd.weight"].T
+    logits = kept("norm", x) @ w["output.weight" if w.has("output.weight") else "token_embd.weight"].T
     logits -= logits.max(axis=1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), gaps
 

@@ -1,8 +1,12 @@
 """How far each small error moves the goldens: one that does not move proves nothing.
 
-Usage: python tests/reference/sensitivity.py [--data tests/data/model] [--only NAME]
+Usage: python tests/reference/sensitivity.py [--fp16] [--data tests/data/model] [--only NAME]
 
 Prints, for each file and each error put into it, the median and the largest change of log p(next token).
+With --fp16, what rounding to FP16 costs instead, everything else in float64: each kind of activation that the
+CUDA backend keeps so, all of them together, and with them the weights that it turns into FP16. Then the median is
+that of the tokens that come next, followed by that of whole rows; positions whose router gap is below 1e-3 are left
+out, as in the test of the goldens on a GPU.
 """
 
 import argparse
@@ -155,16 +159,81 @@ def mutations(w):
             yield f"one byte of {name} ({tensor.type})", replaced(w, name, flip(tensor)), None
 
 
+# Kinds of activations (oracle.kept): inputs of the norms' products, queries, keys and values, attention's
+# output, and what the down projection takes.
+KINDS = ("norm", "q", "k", "v", "mixed", "inner")
+
+# How a GPU holds matrices of these types, exactly; other types become F16. A group's matrices have one format: F16
+# where they would have several.
+TILES = {t: t for t in ("MXFP4", "Q8_0", "F16", "BF16")} | dict.fromkeys(("Q4_0", "Q5_0", "IQ4_NL"), "Q8_0")
+GROUPS = (("attn_q", "attn_k", "attn_v"), ("ffn_gate", "ffn_up"), ("ffn_gate_exps", "ffn_up_exps"))
+
+
+def fp16(x):
+    return x.astype(np.float16).astype(np.float64)
+
+
+def rounded_weights(w):
+    """The matrices that a GPU turns into FP16, rounded; a tied head too, while the rows looked up stay exact."""
+
+    def rounded(name):
+        tensor = w.tensors[name]
+        layer, _, stem = name.removesuffix(".weight").rpartition(".")
+        group = next((group for group in GROUPS if stem in group), (stem,))
+        partners = [f"{layer}.{one}.weight" if layer else name for one in group]
+        formats = {TILES.get(w.tensors[one].type, "F16") for one in partners if w.has(one)}
+        exact = len(formats) == 1 and formats != {"F16"} or tensor.type == "F16"
+        return tensor if exact else Tensor(tensor.type, tensor.data, fp16(tensor.values))
+
+    def is_multiplied(name):
+        stem = name.split(".")[-2]
+        return (
+            name.endswith(".weight")
+            and w.tensors[name].data.ndim > 1
+            and stem not in ("token_embd", "position_embd", "ffn_gate_inp")
+        )
+
+    copy = rekeyed(w)
+    copy.tensors = {n: rounded(n) if is_multiplied(n) else tensor for n, tensor in w.tensors.items()}
+    if not w.has("output.weight"):
+        copy.tensors["output.weight"] = rounded("token_embd.weight")
+    return copy
+
+
+def print_fp16(name, w, golden) -> None:
+    tokens = np.array(golden["tokens"])
+    compared = np.array(golden.get("router_gap", np.full(len(tokens), np.inf))) >= 1e-3
+    exact, _ = oracle.log_probabilities(w, tokens)
+    spread = exact.std(axis=1).mean()
+    roundings = [(kind, w, (kind,)) for kind in KINDS]
+    roundings += [("k and v", w, ("k", "v")), ("activations", w, KINDS)]
+    roundings += [("activations and weights", rounded_weights(w), KINDS)]
+    for what, weights, kinds in roundings:
+        with Patched("kept", lambda _: lambda kind, x: fp16(x) if kind in kinds else x):
+            table, _ = oracle.log_probabilities(weights, tokens)
+        change = np.abs(table - exact)
+        following = oracle.next_token(change, tokens)[compared[:-1]]
+        print(
+            f"{name:16} spread {spread:.2f}  {what:24} median {np.median(following):.1e} "
+            f"largest {following.max():.1e}  rows {np.median(change[compared]):.1e}",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[1] / "data" / "model")
     parser.add_argument("--only", help="this golden alone")
+    parser.add_argument("--fp16", action="store_true", help="what rounding to FP16 costs")
     options = parser.parse_args()
     for path in sorted(options.data.glob("*.json")):
         if options.only not in (None, path.stem):
             continue
         golden = json.loads(path.read_text())
         w = oracle.Weights(path.with_suffix(".gguf"))
+        if options.fp16:
+            print_fp16(path.stem, w, golden)
+            continue
         tokens = np.array(golden["tokens"])
         for description, mutant, patch in mutations(w):
             if patch:
