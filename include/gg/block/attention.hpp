@@ -43,7 +43,7 @@ struct Attention {
 
     /// Names the tensors; biases and policies as composed.
     template <class Visitor, class Store, class Dims>
-    static void visit(Visitor& visitor, Weights<Store>& w, const Dims& dims) {
+    GG_HOST static void visit(Visitor& visitor, Weights<Store>& w, const Dims& dims) {
         const int q_rows = dims.heads * dims.head_dim, kv_rows = dims.kv_heads * dims.head_dim;
         if constexpr (has_fused_qkv) {
             const int all = q_rows + 2 * kv_rows;
@@ -81,7 +81,7 @@ struct Attention {
 
     /// Keys that a row of this layer sees, itself included; 0 means all.
     template <class Dims>
-    static int window([[maybe_unused]] const Dims& dims, [[maybe_unused]] int layer) {
+    GG_HOST static int window([[maybe_unused]] const Dims& dims, [[maybe_unused]] int layer) {
         int least = 0;
         ((least = narrower(least, Policies::window(dims, layer))), ...);
         return least;
@@ -89,15 +89,15 @@ struct Attention {
 
     /// Calls `f(policy)` for the rotary policy, if there is one.
     template <class F>
-    static void with_rotary(F&& f) {
+    GG_HOST static void with_rotary(F&& f) {
         (call_if_rotary<Policies>(f), ...);
     }
 
   private:
-    static constexpr int narrower(int a, int b) { return a == 0 ? b : b == 0 ? a : a < b ? a : b; }
+    GG_HOST static constexpr int narrower(int a, int b) { return a == 0 ? b : b == 0 ? a : a < b ? a : b; }
 
     template <class Policy, class F>
-    static void call_if_rotary(F& f) {
+    GG_HOST static void call_if_rotary(F& f) {
         if constexpr (Policy::rotary) f(Policy{});
     }
 };

@@ -28,7 +28,7 @@ struct AttentionPolicy {
 
     /// Names the policy's tensors.
     template <class Visitor, class Weights, class Dims>
-    static void visit(Visitor&, Weights&, const Dims&) {}
+    GG_HOST static void visit(Visitor&, Weights&, const Dims&) {}
 
     /// Changes one query or key head [head_dim] in place, before the key is cached.
     template <class Weights, class Dims>
@@ -36,7 +36,7 @@ struct AttentionPolicy {
 
     /// How many of the last keys a row sees, itself included, in a layer; 0 means all.
     template <class Dims>
-    static int window(const Dims&, int /*layer*/) {
+    GG_HOST static int window(const Dims&, int /*layer*/) {
         return 0;
     }
 };
@@ -54,7 +54,7 @@ struct FusedQkv : AttentionPolicy {
 /// A row sees only the last `window` keys in the layers that slide (dims.slides(layer)).
 struct SlidingWindow : AttentionPolicy {
     template <class Dims>
-    static int window(const Dims& dims, int layer) {
+    GG_HOST static int window(const Dims& dims, int layer) {
         return dims.slides(layer) ? dims.window : 0;
     }
 };
@@ -70,7 +70,7 @@ struct Sinks : AttentionPolicy {
     };
 
     template <class Visitor, class Weights, class Dims>
-    static void visit(Visitor& visitor, Weights& weights, const Dims& dims) {
+    GG_HOST static void visit(Visitor& visitor, Weights& weights, const Dims& dims) {
         visitor.vector("attn_sinks", "weight", weights.sink, dims.heads);
     }
 };

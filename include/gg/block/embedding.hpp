@@ -17,7 +17,7 @@ struct TokenEmbedding {
 
     /// Names the tensors.
     template <class Visitor, class Store, class Dims>
-    static void visit(Visitor& visitor, Weights<Store>& w, const Dims& dims) {
+    GG_HOST static void visit(Visitor& visitor, Weights<Store>& w, const Dims& dims) {
         visitor.matrix("token_embd", "weight", w.token, dims.hidden, dims.vocabulary);
     }
 };
@@ -32,7 +32,7 @@ struct PositionedEmbedding {
 
     /// Names the tensors.
     template <class Visitor, class Store, class Dims>
-    static void visit(Visitor& visitor, Weights<Store>& w, const Dims& dims) {
+    GG_HOST static void visit(Visitor& visitor, Weights<Store>& w, const Dims& dims) {
         TokenEmbedding::visit(visitor, static_cast<TokenEmbedding::Weights<Store>&>(w), dims);
         visitor.matrix("position_embd", "weight", w.position, dims.hidden, dims.context);
     }

@@ -21,7 +21,7 @@ struct LayerNorm {
 
     /// Names the tensors: `name` is the norm's name in the file, such as "attn_norm".
     template <class Visitor, class Store, class Dims>
-    static void visit(Visitor& visitor, const char* name, Weights<Store>& weights, const Dims& dims) {
+    GG_HOST static void visit(Visitor& visitor, const char* name, Weights<Store>& weights, const Dims& dims) {
         visitor.vector(name, "weight", weights.gain, dims.hidden);
         visitor.vector(name, "bias", weights.bias, dims.hidden);
     }

@@ -28,7 +28,7 @@ struct MixtureOfExperts {
 
     /// Names the tensors.
     template <class Visitor, class Store, class Dims>
-    static void visit(Visitor& visitor, Weights<Store>& w, const Dims& dims) {
+    GG_HOST static void visit(Visitor& visitor, Weights<Store>& w, const Dims& dims) {
         const int width = dims.expert_feed_forward, count = dims.experts;
         visitor.matrix("ffn_gate_inp", "weight", w.router, dims.hidden, count);
         visitor.matrices("ffn_gate_exps", "weight", w.gate, dims.hidden, width, count);

@@ -26,7 +26,7 @@ struct Mlp {
 
     /// Names the tensors.
     template <class Visitor, class Store, class Dims>
-    static void visit(Visitor& visitor, Weights<Store>& w, const Dims& dims) {
+    GG_HOST static void visit(Visitor& visitor, Weights<Store>& w, const Dims& dims) {
         if constexpr (Activation::gated)
             visitor.matrix("ffn_gate", "weight", w.gate, dims.hidden, dims.feed_forward);
         visitor.matrix("ffn_up", "weight", w.up, dims.hidden, dims.feed_forward);

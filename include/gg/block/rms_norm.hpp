@@ -20,7 +20,7 @@ struct RmsNorm {
 
     /// Names the tensors: `name` is the norm's name in the file, such as "attn_norm".
     template <class Visitor, class Store, class Dims>
-    static void visit(Visitor& visitor, const char* name, Weights<Store>& weights, const Dims& dims) {
+    GG_HOST static void visit(Visitor& visitor, const char* name, Weights<Store>& weights, const Dims& dims) {
         visitor.vector(name, "weight", weights.gain, dims.hidden);
     }
 

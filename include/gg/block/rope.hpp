@@ -31,12 +31,12 @@ struct AdjacentPairs {
 struct PlainFrequencies {
     /// Radians per position of pair i.
     template <class Dims>
-    static double inverse_frequency(const Dims& dims, int i) {
+    GG_HOST static double inverse_frequency(const Dims& dims, int i) {
         return __builtin_pow(dims.rope_base, -2.0 * i / dims.head_dim);
     }
     /// The factor on cos and sin.
     template <class Dims>
-    static double magnitude(const Dims&) {
+    GG_HOST static double magnitude(const Dims&) {
         return 1.0;
     }
 };
@@ -45,14 +45,14 @@ struct PlainFrequencies {
 struct YarnFrequencies {
     /// The (fractional) pair that turns `rotations` times within the original context.
     template <class Dims>
-    static double bound(const Dims& dims, double rotations) {
+    GG_HOST static double bound(const Dims& dims, double rotations) {
         const double pi = 3.14159265358979323846;
         return dims.head_dim * __builtin_log(dims.yarn_original_context / (rotations * 2.0 * pi)) /
                (2.0 * __builtin_log(dims.rope_base));
     }
     /// Radians per position of pair i.
     template <class Dims>
-    static double inverse_frequency(const Dims& dims, int i) {
+    GG_HOST static double inverse_frequency(const Dims& dims, int i) {
         const double extrapolated = PlainFrequencies::inverse_frequency(dims, i);
         double low = bound(dims, dims.yarn_beta_fast), high = bound(dims, dims.yarn_beta_slow);
         low = low < 0.0 ? 0.0 : low;
@@ -64,7 +64,7 @@ struct YarnFrequencies {
     }
     /// The factor on cos and sin.
     template <class Dims>
-    static double magnitude(const Dims& dims) {
+    GG_HOST static double magnitude(const Dims& dims) {
         return dims.yarn_factor > 1.0 ? 0.1 * __builtin_log(dims.yarn_factor) + 1.0 : 1.0;
     }
 };

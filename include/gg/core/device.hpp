@@ -10,6 +10,14 @@
 #define GG_INLINE inline __attribute__((always_inline))
 #endif
 
+/// A function for the host in a header that device code includes too: the run-time compiler takes none
+/// without an execution space.
+#if defined(__CUDACC_RTC__)
+#define GG_HOST __device__
+#else
+#define GG_HOST
+#endif
+
 namespace gg {
 
 /// The bits of a float as an integer.

@@ -18,25 +18,29 @@ struct ModelInfo {
     std::uint64_t weight_bytes = 0;  ///< bytes of all tensors
 };
 
-/// Tokens that a prompt is cut into for processing; a sliding layer's cache holds them beside the window.
-inline constexpr int prefill_chunk = 256;
+/// What the size of a key-value cache depends on beside the model; every backend has one.
+struct CacheShape {
+    int chunk = 0;     ///< tokens computed together; a sliding layer's cache holds them beside the window
+    int rounding = 0;  ///< the positions of a layer are a multiple of it
+    int element_bytes = 0;  ///< of a key's or a value's element
+};
 
 /// Positions that the key-value cache of a layer holds for a session of `context` tokens: all, or the window
-/// and one chunk; a multiple of 16.
-inline int cache_positions(const Dims& dims, int layer, int context) {
-    const int sliding = dims.window - 1 + prefill_chunk;
+/// and one chunk; rounded up.
+inline int cache_positions(const Dims& dims, int layer, int context, const CacheShape& shape) {
+    const int sliding = dims.window - 1 + shape.chunk;
     const int positions = dims.slides(layer) && sliding < context ? sliding : context;
-    return (positions + 15) / 16 * 16;
+    return (positions + shape.rounding - 1) / shape.rounding * shape.rounding;
 }
 
-/// Bytes of the key-value cache of one session; `element_bytes` is 4 on the host, whose cache is float32.
-inline std::uint64_t cache_bytes(const Dims& dims, int context, int element_bytes) {
+/// Bytes of the key-value cache of one session: keys head_dim wide, values padded to a multiple of 16.
+inline std::uint64_t cache_bytes(const Dims& dims, int context, const CacheShape& shape) {
     const std::uint64_t padded = static_cast<std::uint64_t>((dims.head_dim + 15) / 16 * 16);
     std::uint64_t elements = 0;
     for (int layer = 0; layer < dims.layers; ++layer)
-        elements += static_cast<std::uint64_t>(cache_positions(dims, layer, context)) * dims.kv_heads *
+        elements += static_cast<std::uint64_t>(cache_positions(dims, layer, context, shape)) * dims.kv_heads *
                     (static_cast<std::uint64_t>(dims.head_dim) + padded);
-    return elements * static_cast<std::uint64_t>(element_bytes);
+    return elements * static_cast<std::uint64_t>(shape.element_bytes);
 }
 
 /// Reads and checks the hyper-parameters of a file of a known family and counts parameters.

@@ -2,25 +2,18 @@
 // product, GELU in its tanh form, biases everywhere, head usually tied to the embedding.
 #pragma once
 
-#include "gg/block/attention.hpp"
-#include "gg/block/embedding.hpp"
-#include "gg/block/gelu.hpp"
-#include "gg/block/layer_norm.hpp"
-#include "gg/block/mlp.hpp"
-#include "gg/layer/layer.hpp"
+#include "gg/layer/gpt2.hpp"
 #include "gg/model/read_dims.hpp"
 
 namespace gg {
 
-using Gpt2Layer = Layer<LayerNorm, Attention<FusedQkv, Bias>, Mlp<GeluTanh, Bias>>;
-
-struct Gpt2 {
+struct Gpt2 : Gpt2Composition {
     static constexpr const char* architecture = "gpt2";
     static constexpr const char* layer_norms[] = {"attn_norm", "ffn_norm"};
 
-    using Embedding = PositionedEmbedding;
-    using Layer = Gpt2Layer;
-    using FinalNorm = LayerNorm;
+    /// The composition as a compiler at run time finds it.
+    static constexpr const char* composition_header = "gg/layer/gpt2.hpp";
+    static constexpr const char* composition_type = "gg::Gpt2Composition";
 
     /// Dimensions from the metadata.
     static Dims read_dims(const gguf::File& file) {

@@ -4,29 +4,20 @@
 // Not in any file: the activation's constants (block/swiglu.hpp), and that YaRN's bounds are not truncated.
 #pragma once
 
-#include "gg/block/attention.hpp"
-#include "gg/block/embedding.hpp"
-#include "gg/block/mixture_of_experts.hpp"
-#include "gg/block/rms_norm.hpp"
-#include "gg/block/rope.hpp"
-#include "gg/block/swiglu.hpp"
-#include "gg/layer/layer.hpp"
+#include "gg/layer/gpt_oss.hpp"
 #include "gg/model/read_dims.hpp"
 
 namespace gg {
 
-using GptOssLayer =
-    Layer<RmsNorm, Attention<YarnRope, Sinks, SlidingWindow, Bias>, MixtureOfExperts<ClampedSwiglu, Bias>>;
-
-struct GptOss {
+struct GptOss : GptOssComposition {
     static constexpr const char* architecture = "gpt-oss";
     static constexpr const char* layer_norms[] = {"attn_norm", "post_attention_norm"};
 
-    static constexpr bool needs_head = true;  ///< never tied: a file without output.weight is incomplete
+    /// The composition as a compiler at run time finds it.
+    static constexpr const char* composition_header = "gg/layer/gpt_oss.hpp";
+    static constexpr const char* composition_type = "gg::GptOssComposition";
 
-    using Embedding = TokenEmbedding;
-    using Layer = GptOssLayer;
-    using FinalNorm = RmsNorm;
+    static constexpr bool needs_head = true;  ///< never tied: a file without output.weight is incomplete
 
     /// Dimensions from the metadata.
     static Dims read_dims(const gguf::File& file) {

@@ -2,26 +2,18 @@
 // GGUF permutes q and k for it), grouped-query attention, SwiGLU, no biases.
 #pragma once
 
-#include "gg/block/attention.hpp"
-#include "gg/block/embedding.hpp"
-#include "gg/block/mlp.hpp"
-#include "gg/block/rms_norm.hpp"
-#include "gg/block/rope.hpp"
-#include "gg/block/swiglu.hpp"
-#include "gg/layer/layer.hpp"
+#include "gg/layer/llama.hpp"
 #include "gg/model/read_dims.hpp"
 
 namespace gg {
 
-using LlamaLayer = Layer<RmsNorm, Attention<Rope>, Mlp<Swiglu>>;
-
-struct Llama {
+struct Llama : LlamaComposition {
     static constexpr const char* architecture = "llama";
     static constexpr const char* layer_norms[] = {"attn_norm", "ffn_norm"};
 
-    using Embedding = TokenEmbedding;
-    using Layer = LlamaLayer;
-    using FinalNorm = RmsNorm;
+    /// The composition as a compiler at run time finds it.
+    static constexpr const char* composition_header = "gg/layer/llama.hpp";
+    static constexpr const char* composition_type = "gg::LlamaComposition";
 
     /// Dimensions from the metadata. Refuses variants that the layer type does not compute.
     static Dims read_dims(const gguf::File& file) {
