@@ -33,20 +33,25 @@ std::int32_t best(std::span<const float> logits) {
     return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
+std::int32_t best_after(gg::Session& session, Tokens tokens) {
+    session.prefill(tokens);
+    return best(session.logits());
+}
+
 /// Tokens a second of reading the prompt in one call, with the logits of its last token.
 double prefill(gg::Session& session, Tokens prompt) {
     session.reset();
     const auto start = Clock::now();
-    best(session.prefill(prompt));
+    best_after(session, prompt);
     return static_cast<double>(prompt.size()) / seconds_since(start);
 }
 
 /// Tokens a second of greedy decoding after the prompt; `ids` are the tokens, the first one the prompt's.
 double decode(gg::Session& session, Tokens prompt, int count, std::vector<std::int32_t>& ids) {
     session.reset();
-    ids.assign(1, best(session.prefill(prompt)));
+    ids.assign(1, best_after(session, prompt));
     const auto start = Clock::now();
-    for (int i = 0; i < count; ++i) ids.push_back(best(session.prefill(Tokens(&ids.back(), 1))));
+    for (int i = 0; i < count; ++i) ids.push_back(best_after(session, Tokens(&ids.back(), 1)));
     return count / seconds_since(start);
 }
 

@@ -22,22 +22,29 @@ void add_compute_options(CLI::App& command, ComputeOptions& options);
 /// A validator for numbers from `low` to `high`; a NaN is none.
 CLI::Validator number_range(double low, double high, const std::string& text);
 
-/// Refuses a device that this build does not have.
-void require_device(const ComputeOptions& options);
+/// Where a model will run.
+struct DeviceChoice {
+    std::optional<int> gpu;  ///< CUDA's number of it; none: the host
+    int threads = 0;         ///< of the host; 0: all
+    std::string why_host;    ///< why auto leaves a GPU alone that seems to be there; else empty
+};
 
-/// Loads the model and says on standard error where it runs.
-std::unique_ptr<Model> load_model(const gguf::File& file, const ComputeOptions& options);
+/// Decides it before anything is read. Throws if a GPU is asked for by name and cannot be used; only auto
+/// turns to the host.
+DeviceChoice choose_device(const ComputeOptions& options);
 
-/// Bytes left for sessions once `weight_bytes` are in memory; nothing if the system does not tell. Ask before
-/// loading.
-std::optional<std::uint64_t> session_memory(std::uint64_t weight_bytes);
+/// Loads the model and says on standard error where it runs. A GPU on which that fails is an error.
+std::unique_ptr<Model> load_model(const gguf::File& file, const DeviceChoice& device);
 
-/// The largest context, at most `wanted`, whose session fits into `memory`; 0 if none does.
-int fitting_context(const Model& model, int wanted, std::optional<std::uint64_t> memory);
+/// The largest context, at most `wanted`, whose session fits into the memory that is left; 0 if none does.
+int fitting_context(const Model& model, int wanted);
 
-/// Throws out_of_memory, naming `source`, if a session that scores `tokens` tokens does not fit into
-/// `memory`. The last token is only predicted, so it needs no place.
-void require_memory_to_score(const Model& model, int tokens, std::optional<std::uint64_t> memory,
-                             const std::string& source, const std::string& next_step);
+/// "11.3 GiB of memory that are left beside the weights"; empty if nobody knows.
+std::string memory_left(const Model& model);
+
+/// Throws out_of_memory, naming `source`, if a session that scores `tokens` tokens does not fit into memory.
+/// The last token is only predicted, so it needs no place.
+void require_memory_to_score(const Model& model, int tokens, const std::string& source,
+                             const std::string& next_step);
 
 }  // namespace gg::runner

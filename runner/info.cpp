@@ -1,4 +1,4 @@
-// gg info: what a model file holds and what running it needs, from its header alone.
+// gg info: what a model file holds and what running it needs, without reading its matrices.
 
 #include <algorithm>
 #include <map>
@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "commands.hpp"
+#include "gg/cuda/weight_format.hpp"
 #include "gg/host/plan.hpp"
 #include "gg/text/chat.hpp"
 #include "model_file.hpp"
@@ -54,7 +55,7 @@ Json describe_memory(const ModelInfo& info) {
     for (const int length : {2048, 8192, 32768})
         if (length < context) contexts.insert(contexts.end() - 1, length);
     for (const int length : contexts) {
-        const std::uint64_t cache = cache_bytes(info.dims, length, sizeof(float));
+        const std::uint64_t cache = cache_bytes(info.dims, length, host::cache_shape);
         const std::uint64_t session = host::session_bytes(info, length, threads);
         rows.push_back({{"context", length},
                         {"cache_bytes", cache},
@@ -74,6 +75,17 @@ Json describe_tensors(const gguf::File& file) {
     Json rows = Json::array();
     for (const auto& [type, sums] : types)
         rows.push_back({{"type", gg::info(type).name}, {"tensors", sums.first}, {"bytes", sums.second}});
+    return rows;
+}
+
+/// How a GPU holds the weights: part of the file's description, whether or not there is a GPU.
+Json describe_gpu_weights(const gguf::File& file) {
+    Json rows = Json::array();
+    for (const cuda::Conversion& c : cuda::conversions(file))
+        rows.push_back({{"type", gg::info(c.found).name},
+                        {"used", gg::info(c.used).name},
+                        {"tensors", c.tensors},
+                        {"bytes", c.bytes}});
     return rows;
 }
 
@@ -109,15 +121,16 @@ Json describe(const gguf::File& file) {
                  {"tensors", describe_tensors(file)},
                  {"tokenizer", describe_tokenizer(file)}};
     // A file that gg cannot run still has a header to show.
+    for (const char* key : {"dims", "memory", "gpu_weights", "problem"}) json[key] = Json();
     try {
         const ModelInfo info = describe_model(file);
         json["dims"] = describe_dims(info.dims);
         json["memory"] = describe_memory(info);
-        json["problem"] = file.tensors().empty() ? Json("no tensors: a vocabulary only") : Json();
+        json["gpu_weights"] = describe_gpu_weights(file);
     } catch (const Error& error) {
-        json["dims"] = json["memory"] = Json();
-        json["problem"] = file.tensors().empty() ? "no tensors: a vocabulary only" : error.what();
+        json["problem"] = error.what();
     }
+    if (file.tensors().empty()) json["problem"] = "no tensors: a vocabulary only";
     return json;
 }
 
@@ -159,6 +172,10 @@ std::string as_text(const Json& json) {
         text += line("  " + plain(row["context"]), size(row["total_bytes"]) + " (cache " +
                                                        size(row["cache_bytes"]) + ", workspace " +
                                                        size(row["workspace_bytes"]) + ")");
+    if (!json["gpu_weights"].is_null()) text += "weights on a GPU (type in the file, type there)\n";
+    for (const Json& row : json["gpu_weights"])
+        text += line("  " + plain(row["type"]) + " " + plain(row["used"]),
+                     plain(row["tensors"]) + " tensors, " + size(row["bytes"]) + " in the file");
     return text;
 }
 
@@ -196,7 +213,7 @@ void add_info(CLI::App& app, Action& action) {
             [](std::string& text) { return text.empty() ? std::string() : check_sha256_text(text); }, ""));
     command->add_flag("--json", options->json, "Print JSON");
     command->footer(
-        "Reads the header only, also of files that gg cannot run; \"problem\" then says why. Put MODEL "
+        "Reads little but the header, also of files that gg cannot run; \"problem\" then says why. Put MODEL "
         "before\n"
         "--sha256 if that has no value.");
     command->callback([options, &action] { action = {[options] { info(*options); }, options->json}; });

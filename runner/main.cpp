@@ -24,11 +24,18 @@ constexpr const char* examples = R"(Examples:
   gg detokenize -m model.gguf 9906 11 1917
   gg info model.gguf
   gg quantize model-bf16.gguf model-q4_k.gguf --type Q4_K
+  gg compile model.gguf --arch sm_90a
   gg help run
 
 Text goes to standard output, everything else to standard error. Exit codes: 0 done, also if Ctrl-C ended
 gg run or gg perplexity, or the reader of the output went away; 1 failed; 2 wrong usage. With --json, a
 failure is also told on standard output as {"error":{"code":..,"message":..}}.)";
+
+#if defined(GG_WITH_CUDA)
+constexpr const char* backends = " (host, CUDA)";
+#else
+constexpr const char* backends = " (host only, built without CUDA)";
+#endif
 
 // A file opened later must not become standard input, output or error because that was closed.
 void reserve_standard_descriptors() {
@@ -74,7 +81,7 @@ int parse_and_run(int argc, char** argv) {
     CLI::App app("gg runs GPT models from GGUF files.", "gg");
     app.footer(examples);
     app.require_subcommand(1);
-    app.set_version_flag("--version", "gg " + std::string(gg::version));
+    app.set_version_flag("--version", "gg " + std::string(gg::version) + backends);
     app.set_help_flag("-h,--help", "Print help and exit");
     app.option_defaults()->always_capture_default();
     Action action;
@@ -85,10 +92,12 @@ int parse_and_run(int argc, char** argv) {
     add_detokenize(app, action);
     add_info(app, action);
     add_quantize(app, action);
+    add_compile(app, action);
     std::string topic;
     CLI::App* help = app.add_subcommand("help", "Print help on gg or one of its commands");
     help->add_option("COMMAND", topic, "The command")
-        ->check(CLI::IsMember({"run", "score", "perplexity", "tokenize", "detokenize", "info", "quantize"}));
+        ->check(CLI::IsMember(
+            {"run", "score", "perplexity", "tokenize", "detokenize", "info", "quantize", "compile"}));
     const auto print_help = [&app](const CLI::App* command) {
         write_output(command == nullptr ? app.help() : command->help("gg"));
     };

@@ -74,8 +74,15 @@ std::size_t count_windows(const Options& options, const Windows& windows, std::s
 /// Scores one window after the other.
 class Scorer {
   public:
-    Scorer(const ReferenceText& text, Session& session, ReferenceWriter* writer, ReferenceFile* reference)
-        : sums(text.windows), text_(text), session_(session), writer_(writer), reference_(reference) {}
+    /// Gives the session at most `chunk` tokens at a time.
+    Scorer(const ReferenceText& text, Session& session, int chunk, ReferenceWriter* writer,
+           ReferenceFile* reference)
+        : sums(text.windows),
+          text_(text),
+          session_(session),
+          chunk_(static_cast<std::size_t>(chunk)),
+          writer_(writer),
+          reference_(reference) {}
 
     /// Scores the next window; false if interrupted, and then it does not count.
     bool score(Progress& progress) {
@@ -92,7 +99,7 @@ class Scorer {
         for (std::size_t at = 0; at < rows;) {
             if (interrupted()) return false;
             const std::size_t end = at < silent ? silent : rows;
-            const std::size_t count = std::min<std::size_t>(end - at, prefill_chunk);
+            const std::size_t count = std::min(end - at, chunk_);
             const auto part = std::span<const std::int32_t>(ids).subspan(at, count);
             if (at < silent)
                 session_.prefill(part);
@@ -150,6 +157,7 @@ class Scorer {
 
     const ReferenceText& text_;
     Session& session_;
+    std::size_t chunk_;
     ReferenceWriter* writer_;
     ReferenceFile* reference_;
     Totals totals_;
@@ -172,7 +180,7 @@ std::optional<double> bits_per_byte(const SourceTokens& tokens, const Windows& w
 }
 
 void perplexity(const Options& options) {
-    require_device(options.compute);
+    const DeviceChoice device = choose_device(options.compute);
     const gguf::File file = open_model_file(options.model);
     const ModelInfo info = describe_model(file);
     const Windows windows = choose_windows(options, info.dims.context);
@@ -186,13 +194,13 @@ void perplexity(const Options& options) {
     if (!options.save_reference.empty())
         writer.emplace(options.save_reference, text,
                        ReferenceModel{sha256(model_paths(options.model.path)), info.name});
-    const auto memory = session_memory(info.weight_bytes);
-    const std::unique_ptr<Model> model = load_model(file, options.compute);
-    require_memory_to_score(*model, windows.window, memory, options.source.name(), "Lower -c.");
+    const std::unique_ptr<Model> model = load_model(file, device);
+    require_memory_to_score(*model, windows.window, options.source.name(), "Lower -c.");
     const std::unique_ptr<Session> session = model->session(windows.window - 1);
 
     catch_interrupt();
-    Scorer scorer(text, *session, writer ? &*writer : nullptr, reference ? &*reference : nullptr);
+    Scorer scorer(text, *session, model->chunk(), writer ? &*writer : nullptr,
+                  reference ? &*reference : nullptr);
     PerplexitySums& sums = scorer.sums;
     {
         Progress progress("scoring", count * static_cast<std::size_t>(windows.window - 1));

@@ -83,38 +83,35 @@ int context_limit(const ModelInfo& info, const Options& options, std::size_t pro
 }
 
 /// A session for this prompt and reply, within the context and the memory.
-std::unique_ptr<Session> make_session(const Model& model, const Options& options, int limit, int prompt,
-                                      std::optional<std::uint64_t> memory) {
+std::unique_ptr<Session> make_session(const Model& model, const Options& options, int limit, int prompt) {
     // The last token of the reply needs no place.
     const int wanted = std::min<std::int64_t>(limit, std::int64_t{prompt} + std::max(options.tokens - 1, 0));
-    const int fits = fitting_context(model, wanted, memory);
+    const int fits = fitting_context(model, wanted);
     if (fits < (options.context > 0 ? wanted : prompt))
         throw Error(ErrorCode::out_of_memory,
                     {.field = "context",
                      .expected = "at most " + std::to_string(fits) + " tokens, which fit into the " +
-                                 bytes_text(*memory) + " that are left beside the weights",
+                                 memory_left(model),
                      .found = std::to_string(wanted) + " tokens for prompt and reply, which need " +
                               bytes_text(model.session_bytes(wanted)),
                      .next_step = fits > prompt ? "Lower -n or -c." : "Shorten the prompt."});
     if (fits < wanted)
         print_note("the context is reduced from " + std::to_string(limit) + " to " + std::to_string(fits) +
-                   " tokens: no more fit into the " + bytes_text(*memory) +
-                   " that are left beside the weights");
+                   " tokens: no more fit into the " + memory_left(model));
     return model.session(fits);
 }
 
-/// Prompt into the session, in pieces so that Ctrl-C and the progress get their turn. The logits after it, or
-/// none if interrupted.
-std::span<const float> read_in(Session& session, const Ids& prompt) {
+/// Prompt into the session, in pieces so that Ctrl-C and the progress get their turn. The token drawn after
+/// it, which waits until all of it is computed, or none if interrupted.
+std::optional<std::int32_t> read_in(Session& session, const Ids& prompt, int chunk) {
     Progress progress("reading the prompt", prompt.size());
-    std::span<const float> logits;
     for (std::size_t at = 0; at < prompt.size();) {
         if (interrupted()) return {};
-        const std::size_t count = std::min<std::size_t>(prompt.size() - at, prefill_chunk);
-        logits = session.prefill(std::span(prompt).subspan(at, count));
+        const std::size_t count = std::min(prompt.size() - at, static_cast<std::size_t>(chunk));
+        session.prefill(std::span(prompt).subspan(at, count));
         progress.update(at += count);
     }
-    return logits;
+    return session.sample();
 }
 
 /// Writes the text of tokens up to a stop string.
@@ -146,15 +143,14 @@ class Writer {
 
 struct Reply {
     int tokens = 0;
-    int steps = 0;  // of the model; the first token comes from the prompt's logits
+    int steps = 0;  // of the model; the first token is drawn after the prompt
     std::string end;
 };
 
-Reply generate(Session& session, std::span<const float> logits, const text::Tokenizer& tokenizer,
-               text::Sampler& sampler, Writer& writer, int most) {
+Reply generate(Session& session, std::int32_t id, const text::Tokenizer& tokenizer, Writer& writer,
+               int most) {
     Reply reply;
     while (reply.end.empty()) {
-        const std::int32_t id = sampler.sample(logits);
         if (tokenizer.ends_generation(id)) {
             reply.end = "end of text";
             break;
@@ -170,9 +166,9 @@ Reply generate(Session& session, std::span<const float> logits, const text::Toke
         else if (session.position() == session.context())
             reply.end = "context of " + std::to_string(session.context()) + " tokens is full";
         else {
-            sampler.accept(id);
-            logits = session.prefill({&id, 1});
+            session.prefill({&id, 1});
             ++reply.steps;
+            id = session.sample();
         }
     }
     return reply;
@@ -185,35 +181,32 @@ std::string speed(std::size_t tokens, Clock::duration time) {
 }
 
 void run(Options options) {
-    require_device(options.compute);
+    const DeviceChoice device = choose_device(options.compute);
     const gguf::File file = open_model_file(options.model);
     const ModelInfo info = describe_model(file);
     const text::Tokenizer tokenizer = text::Tokenizer::from_gguf(file);
     check_vocabulary(tokenizer, static_cast<std::uint64_t>(info.dims.vocabulary));
     const Ids prompt = make_prompt(file, tokenizer, options);
     const int limit = context_limit(info, options, prompt.size());
-    const auto memory = session_memory(info.weight_bytes);
-    const std::unique_ptr<Model> model = load_model(file, options.compute);
+    const std::unique_ptr<Model> model = load_model(file, device);
     const std::unique_ptr<Session> session =
-        make_session(*model, options, limit, static_cast<int>(prompt.size()), memory);
+        make_session(*model, options, limit, static_cast<int>(prompt.size()));
     text::SamplerOptions& sampling = options.sampling.sampler;
     if (!options.sampling.seeded) sampling.seed = std::random_device()();
     if (sampling.temperature > 0) print_note("seed: " + std::to_string(sampling.seed));
-    text::Sampler sampler(sampling, info.dims.vocabulary, [&](std::int32_t id) {
-        return id < tokenizer.size() && tokenizer.is_sampleable(id);
-    });
-    for (const std::int32_t id : prompt) sampler.accept(id);
+    session->set_sampling(
+        sampling, [&](std::int32_t id) { return id < tokenizer.size() && tokenizer.is_sampleable(id); });
 
     catch_interrupt();
     const Clock::time_point start = Clock::now();
-    const std::span<const float> logits = read_in(*session, prompt);
+    const std::optional<std::int32_t> first = read_in(*session, prompt, model->chunk());
     const Clock::time_point read = Clock::now();
     Writer writer(tokenizer, options.sampling.stops);
     Reply reply;
-    if (logits.empty())
+    if (!first)
         reply.end = "interrupted";
     else if (options.tokens > 0)
-        reply = generate(*session, logits, tokenizer, sampler, writer, options.tokens);
+        reply = generate(*session, *first, tokenizer, writer, options.tokens);
     const Clock::time_point end = Clock::now();
     writer.finish();
     const auto read_tokens = static_cast<std::size_t>(session->position() - reply.steps);

@@ -39,8 +39,9 @@ std::vector<double> score_tokens(const Model& model, const std::vector<std::int3
     const std::unique_ptr<Session> session = model.session(static_cast<int>(rows));
     std::vector<double> result;
     Progress progress("scoring", rows);
-    for (std::size_t at = 0; at < rows; at += prefill_chunk) {
-        const std::size_t count = std::min<std::size_t>(rows - at, prefill_chunk);
+    const auto chunk = static_cast<std::size_t>(model.chunk());
+    for (std::size_t at = 0; at < rows; at += chunk) {
+        const std::size_t count = std::min(rows - at, chunk);
         session->score(std::span(tokens).subspan(at, count), [&](int row, std::span<const float> logits) {
             const std::int32_t next = tokens[at + static_cast<std::size_t>(row) + 1];
             result.push_back(logits[static_cast<std::size_t>(next)] - log_sum(logits));
@@ -54,16 +55,14 @@ std::vector<double> score_tokens(const Model& model, const std::vector<std::int3
 }
 
 void score(const Options& options) {
-    require_device(options.compute);
+    const DeviceChoice device = choose_device(options.compute);
     const gguf::File file = open_model_file(options.model);
     const ModelInfo info = describe_model(file);
     const std::string& source = options.source.name();
     const std::vector<std::int32_t> tokens = read_tokens(file, info, options.source).ids;
     require_length(tokens.size(), info.dims.context, source);
-    const auto memory = session_memory(info.weight_bytes);
-    const std::unique_ptr<Model> model = load_model(file, options.compute);
-    require_memory_to_score(*model, static_cast<int>(tokens.size()), memory, source,
-                            "Score it in shorter pieces.");
+    const std::unique_ptr<Model> model = load_model(file, device);
+    require_memory_to_score(*model, static_cast<int>(tokens.size()), source, "Score it in shorter pieces.");
     const std::vector<double> logprob = score_tokens(*model, tokens);
     double nll = 0;
     for (const double value : logprob) nll -= value;

@@ -56,6 +56,7 @@
 #include "gg/host/layer.hpp"
 #include "gg/host/load.hpp"
 #include "gg/host/matmul.hpp"
+#include "gg/host/memory.hpp"
 #include "gg/host/mixture_of_experts.hpp"
 #include "gg/host/mlp.hpp"
 #include "gg/host/model.hpp"

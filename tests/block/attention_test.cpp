@@ -159,7 +159,8 @@ void check(const Shape& shape, const Form& form, std::size_t rows, int layer = 0
     for (const auto set : instruction_sets()) {
         INFO(gg::host::to_string(set));
         Machine machine(dims, set, 1, context, layer);
-        const std::vector<float> y = run_in_pieces<Block>(machine, weights, x, hidden, gg::prefill_chunk);
+        const std::vector<float> y =
+            run_in_pieces<Block>(machine, weights, x, hidden, gg::host::cache_shape.chunk);
         Agreement agreement;
         for (std::size_t i = 0; i < y.size(); ++i) agreement.add(y[i], want[i]);
         agreement.require(3e-3);  // for heads of 128: errors of scores grow with the width
@@ -169,7 +170,7 @@ void check(const Shape& shape, const Form& form, std::size_t rows, int layer = 0
         }
         for (const int threads : {2, 3}) {
             Machine again(dims, set, threads, context, layer);
-            CHECK(run_in_pieces<Block>(again, weights, x, hidden, gg::prefill_chunk) == y);
+            CHECK(run_in_pieces<Block>(again, weights, x, hidden, gg::host::cache_shape.chunk) == y);
         }
     }
 }
@@ -224,8 +225,8 @@ TEST_CASE("attention as gpt-oss composes it, past the end of the ring") {
         d.window = 5;
         return d;
     }();
-    REQUIRE(gg::cache_positions(dims, 0, 300) == 272);
-    REQUIRE(gg::cache_positions(dims, 1, 300) == 304);
+    REQUIRE(gg::cache_positions(dims, 0, 300, gg::host::cache_shape) == 272);
+    REQUIRE(gg::cache_positions(dims, 1, 300, gg::host::cache_shape) == 304);
     check<Yarn, gg::Bias, gg::YarnRope, gg::Sinks, gg::SlidingWindow>(
         {16, 2, 1, 10}, {.sinks = true, .half_split = true, .window = 5}, 300, 0, 5);
     check<Yarn, gg::Bias, gg::YarnRope, gg::Sinks, gg::SlidingWindow>(

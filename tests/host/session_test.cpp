@@ -1,5 +1,5 @@
 // Sessions: the same bits however a prompt is cut, whatever the threads, whoever else is served; refusals
-// that change nothing; memory as foretold.
+// that change nothing; drawing; memory as foretold.
 #include "golden.hpp"
 
 #if __has_include(<malloc.h>)
@@ -7,6 +7,8 @@
 #endif
 
 #include "catch.hpp"
+#include "gg/host/memory.hpp"
+#include "gg/host/plan.hpp"
 
 using namespace host_test;
 
@@ -96,9 +98,9 @@ TEST_CASE("cached decode equals recomputing the whole prompt, at every position"
         const auto decoding = subject.session(), whole = subject.session();
         int different = 0;
         for (int i = 0; i < subject.length(); ++i) {
-            const auto cached = decoding->prefill(subject.part(i, 1));
+            const auto cached = logits_after(*decoding, subject.part(i, 1));
             whole->reset();
-            different += !same_bits(cached, whole->prefill(subject.part(0, i + 1)));
+            different += !same_bits(cached, logits_after(*whole, subject.part(0, i + 1)));
         }
         CAPTURE(name);
         CHECK(different == 0);
@@ -118,8 +120,8 @@ TEST_CASE("a prompt in pieces gives the same bits as whole") {
             std::span<const float> last;
             for (std::size_t i = 0; session->position() < subject.length(); ++i) {
                 const int first = session->position();
-                last = session->prefill(
-                    subject.part(first, std::min(sizes[i % sizes.size()], subject.length() - first)));
+                last = logits_after(*session, subject.part(first, std::min(sizes[i % sizes.size()],
+                                                                           subject.length() - first)));
                 if (!same_bits(last, subject.row(whole, session->position() - 1)))
                     FAIL_CHECK("prefill to " << session->position());
             }
@@ -140,7 +142,7 @@ TEST_CASE("past the window and past 4096 tokens, pieces give the same bits as wh
     const auto session = subject.session();
     session->prefill(subject.part(0, 4090));
     for (int i = 4090; i < 4110; ++i)
-        if (!same_bits(session->prefill(subject.part(i, 1)), subject.row(whole, i))) FAIL_CHECK(i);
+        if (!same_bits(logits_after(*session, subject.part(i, 1)), subject.row(whole, i))) FAIL_CHECK(i);
 }
 
 TEST_CASE("a context larger than the tokens gives the same bits") {
@@ -234,12 +236,136 @@ TEST_CASE("a refused call leaves the session as it was") {
 
         // The rest fits to the last token, and comes out as if nothing had been asked in between.
         for (int i = 15; i < 20; ++i)
-            if (!same_bits(session->prefill(subject.part(i, 1)), subject.row(expected, i))) FAIL_CHECK(i);
+            if (!same_bits(logits_after(*session, subject.part(i, 1)), subject.row(expected, i)))
+                FAIL_CHECK(i);
         CHECK(contains(refusal(gg::ErrorCode::context_full, [&] { session->prefill(subject.part(20, 1)); }),
                        {"1 tokens", "20 of 20"}));
         session->reset();
-        CHECK(same_bits(session->prefill(subject.part(0, 20)), subject.row(expected, 19)));
+        CHECK(same_bits(logits_after(*session, subject.part(0, 20)), subject.row(expected, 19)));
     }
+}
+
+TEST_CASE("logits() are those after the last token, however it was appended") {
+    for (const std::string& name : families) {
+        const Subject subject(name);
+        const Logits expected = score_whole(subject);
+        const auto session = subject.session();
+        CAPTURE(name);
+        const auto no_token = [&] {
+            CHECK(contains(refusal(gg::ErrorCode::invalid_request, [&] { session->logits(); }),
+                           {"at least one token"}));
+        };
+        no_token();
+        session->prefill(subject.part(0, 3));
+        CHECK(same_bits(session->logits(), subject.row(expected, 2)));
+        CHECK(same_bits(session->logits(), subject.row(expected, 2)));
+        // Rows are scored 16 at a time.
+        const auto ignore = [](int, std::span<const float>) {};
+        for (const int count : {1, 16, 20}) {
+            session->score(subject.part(session->position(), count), ignore);
+            CHECK(same_bits(session->logits(), subject.row(expected, session->position() - 1)));
+        }
+        session->prefill(subject.part(40, 1));
+        CHECK(same_bits(session->logits(), subject.row(expected, 40)));
+        session->reset();
+        no_token();
+        session->prefill(subject.part(0, 1));
+        // Left in the middle, so what comes after the last token was not computed.
+        const auto leave = [](int row, std::span<const float>) {
+            if (row == 2) throw std::runtime_error("enough");
+        };
+        CHECK_THROWS_AS(session->score(subject.part(1, 5), leave), std::runtime_error);
+        CHECK(
+            contains(refusal(gg::ErrorCode::invalid_request, [&] { session->logits(); }), {"not completed"}));
+        session->reset();
+        session->prefill(subject.part(0, 5));
+        CHECK(same_bits(session->logits(), subject.row(expected, 4)));
+    }
+}
+
+namespace {
+
+const gg::text::SamplerOptions hot{.temperature = 3.0F,
+                                   .top_k = 0,
+                                   .top_p = 1.0F,
+                                   .min_p = 0.0F,
+                                   .repeat_penalty = 1.5F,
+                                   .repeat_window = 30,
+                                   .seed = 11};
+bool is_even(std::int32_t id) {
+    return id % 2 == 0;
+}
+
+/// A prompt and a reply of `count` tokens, by a sampler that is told every token, as the sampler defines it.
+std::vector<std::int32_t> reply_by_sampler(const Subject& subject, int prompt, int count) {
+    gg::text::Sampler sampler(hot, static_cast<int>(subject.vocabulary()), is_even);
+    const auto session = subject.session();
+    std::span<const float> logits = logits_after(*session, subject.part(0, prompt));
+    for (const std::int32_t id : subject.part(0, prompt)) sampler.accept(id);
+    std::vector<std::int32_t> ids;
+    for (int i = 0; i < count; ++i) {
+        ids.push_back(sampler.sample(logits));
+        sampler.accept(ids.back());
+        logits = logits_after(*session, {&ids.back(), 1});
+    }
+    return ids;
+}
+
+std::vector<std::int32_t> reply(gg::Session& session, int count) {
+    std::vector<std::int32_t> ids;
+    for (int i = 0; i < count; ++i) {
+        ids.push_back(session.sample());
+        session.prefill({&ids.back(), 1});
+    }
+    return ids;
+}
+
+}  // namespace
+
+TEST_CASE("a session draws what the sampler draws that knows all its tokens") {
+    for (const std::string& name : families) {
+        const Subject subject(name);
+        const std::vector<std::int32_t> expected = reply_by_sampler(subject, 20, 12);
+        CHECK(std::all_of(expected.begin(), expected.end(), is_even));
+        const auto session = subject.session();
+        CAPTURE(name);
+        session->set_sampling(hot, is_even);
+        session->prefill(subject.part(0, 13));
+        session->prefill(subject.part(13, 7));
+        CHECK(reply(*session, 12) == expected);
+        // Reset forgets the tokens and the steps, not the options.
+        session->reset();
+        session->score(subject.part(0, 20), [](int, std::span<const float>) {});
+        CHECK(reply(*session, 12) == expected);
+        // Tokens from before set_sampling count too, and it begins at the first step.
+        const auto late = subject.session();
+        late->prefill(subject.part(0, 20));
+        late->set_sampling({.seed = 4}, {});
+        late->sample();
+        late->set_sampling(hot, is_even);
+        CHECK(reply(*late, 12) == expected);
+        CHECK(late->position() == 32);
+    }
+}
+
+TEST_CASE("drawing is refused without options, without a token, and with options out of range") {
+    const Subject subject("llama-320");
+    const auto session = subject.session();
+    session->prefill(subject.part(0, 2));
+    CHECK(contains(refusal(gg::ErrorCode::invalid_request, [&] { session->sample(); }), {"set_sampling"}));
+    session->reset();
+    const gg::text::SamplerOptions greedy{.temperature = 0.0F};
+    session->set_sampling(greedy, {});
+    CHECK(contains(refusal(gg::ErrorCode::invalid_request, [&] { session->sample(); }), {"one token"}));
+    session->prefill(subject.part(0, 20));
+    CHECK(contains(
+        refusal(gg::ErrorCode::invalid_request, [&] { session->set_sampling({.temperature = -1.0F}, {}); }),
+        {"temperature", "0 or more"}));
+    const std::span<const float> logits = session->logits();  // as before the refusal, and the options too
+    const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+    CHECK(session->sample() == best);
+    CHECK(session->sample() == best);
+    CHECK(session->position() == 20);
 }
 
 TEST_CASE("a session has at most the model's context") {
@@ -253,13 +379,27 @@ TEST_CASE("a session has at most the model's context") {
     }
 }
 
+TEST_CASE("a model says what memory is left beside its weights") {
+    const Subject subject("llama-320");
+    const auto system = gg::host::available_memory();
+    const auto left = subject.model->available_bytes();
+    REQUIRE(system.has_value() == left.has_value());
+    CHECK(subject.model->memory_name() == "memory");
+    CHECK(subject.model->chunk() == 256);
+    if (!system) GG_SKIP("the system does not tell");
+    // Of a tiny model nearly all; other programs take and give back meanwhile.
+    CHECK(*left > *system / 2);
+    CHECK(*left < *system * 2);
+}
+
 TEST_CASE("only full layers' caches grow with the context") {
     const Subject subject("gpt-oss-long");  // one sliding layer, one full
     const gg::Dims& dims = subject.model->info().dims;
-    CHECK(gg::cache_positions(dims, 0, 4096) == 384);  // 127 + 256, in whole tiles of 16
-    CHECK(gg::cache_positions(dims, 0, 131072) == 384);
-    CHECK(gg::cache_positions(dims, 1, 4096) == 4096);
-    CHECK(gg::cache_positions(dims, 1, 131072) == 131072);
+    const gg::CacheShape& shape = gg::host::cache_shape;
+    CHECK(gg::cache_positions(dims, 0, 4096, shape) == 384);  // 127 + 256, in whole tiles of 16
+    CHECK(gg::cache_positions(dims, 0, 131072, shape) == 384);
+    CHECK(gg::cache_positions(dims, 1, 4096, shape) == 4096);
+    CHECK(gg::cache_positions(dims, 1, 131072, shape) == 131072);
     const std::uint64_t one_layer = (131072 - 4096) * 2 * 64 * 4;
     const std::uint64_t grown = subject.model->session_bytes(131072) - subject.model->session_bytes(4096);
     CHECK(grown >= one_layer);
@@ -303,11 +443,14 @@ TEST_CASE("a session takes the memory that was foretold") {
         tokens.resize(static_cast<std::size_t>(std::min(load.context, 6000)), 1);
         const std::uint64_t before = allocated();
         const auto session = subject.model->session(load.context);
+        // Drawing among all ids takes most.
+        session->set_sampling({.top_k = 0, .repeat_penalty = 1.1F}, [](std::int32_t id) { return id == 1; });
         // A prompt, then tokens one by one: scratch space must not grow with the position.
         const std::size_t prompt = tokens.size() - std::min<std::size_t>(tokens.size() / 2, 150);
         session->prefill(std::span(tokens).first(prompt));
         for (std::size_t i = prompt; i < tokens.size(); ++i)
             session->prefill(std::span(tokens).subspan(i, 1));
+        session->sample();
         session->reset();
         session->score(tokens, [](int, std::span<const float>) {});
         const std::uint64_t taken = allocated() - before;

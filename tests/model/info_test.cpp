@@ -95,28 +95,37 @@ TEST_CASE("gpt-oss: dimensions, parameters, bytes") {
 
 TEST_CASE("cache positions: all, or the window and one chunk, in tiles of 16") {
     const gg::Dims dims = gpt_oss_20b().dims;
-    REQUIRE(gg::prefill_chunk == 256);
+    const gg::CacheShape shape = gg::host::cache_shape;
+    REQUIRE(shape.chunk == 256);
     for (int layer = 0; layer < 24; ++layer) {
         const bool slides = layer % 2 == 0;
-        CHECK(gg::cache_positions(dims, layer, 1) == 16);
-        CHECK(gg::cache_positions(dims, layer, 16) == 16);
-        CHECK(gg::cache_positions(dims, layer, 17) == 32);
-        CHECK(gg::cache_positions(dims, layer, 383) == 384);
-        CHECK(gg::cache_positions(dims, layer, 384) == 384);
-        CHECK(gg::cache_positions(dims, layer, 385) == (slides ? 384 : 400));
-        CHECK(gg::cache_positions(dims, layer, 131072) == (slides ? 384 : 131072));
+        CHECK(gg::cache_positions(dims, layer, 1, shape) == 16);
+        CHECK(gg::cache_positions(dims, layer, 16, shape) == 16);
+        CHECK(gg::cache_positions(dims, layer, 17, shape) == 32);
+        CHECK(gg::cache_positions(dims, layer, 383, shape) == 384);
+        CHECK(gg::cache_positions(dims, layer, 384, shape) == 384);
+        CHECK(gg::cache_positions(dims, layer, 385, shape) == (slides ? 384 : 400));
+        CHECK(gg::cache_positions(dims, layer, 131072, shape) == (slides ? 384 : 131072));
+        // Another chunk, and another rounding.
+        const gg::CacheShape other{.chunk = 2048, .rounding = 64, .element_bytes = 2};
+        CHECK(gg::cache_positions(dims, layer, 1, other) == 64);
+        CHECK(gg::cache_positions(dims, layer, 65, other) == 128);
+        CHECK(gg::cache_positions(dims, layer, 2175, other) == 2176);
+        CHECK(gg::cache_positions(dims, layer, 131072, other) == (slides ? 2176 : 131072));
     }
 }
 
 TEST_CASE("cache bytes of gpt-oss-20b") {
     const gg::Dims dims = gpt_oss_20b().dims;
     const std::uint64_t position = 8 * (64 + 64);  // keys and values of 8 heads
-    CHECK(gg::cache_bytes(dims, 131072, 4) == 12 * position * 4 * (131072 + 384));
-    CHECK(gg::cache_bytes(dims, 131072, 2) == 12 * position * 2 * (131072 + 384));
-    CHECK(gg::cache_bytes(dims, 8192, 4) == 12 * position * 4 * (8192 + 384));
-    CHECK(gg::cache_bytes(dims, 200, 4) == 24 * position * 4 * 208);
+    const gg::CacheShape full{.chunk = 256, .rounding = 16, .element_bytes = 4};
+    const gg::CacheShape half{.chunk = 2048, .rounding = 64, .element_bytes = 2};
+    CHECK(gg::cache_bytes(dims, 131072, full) == 12 * position * 4 * (131072 + 384));
+    CHECK(gg::cache_bytes(dims, 131072, half) == 12 * position * 2 * (131072 + 2176));
+    CHECK(gg::cache_bytes(dims, 8192, full) == 12 * position * 4 * (8192 + 384));
+    CHECK(gg::cache_bytes(dims, 200, full) == 24 * position * 4 * 208);
     // At 16 bits the full layers take 3 GiB of the whole context.
-    CHECK(gg::cache_bytes(dims, 131072, 2) - 12 * position * 2 * 384 == std::uint64_t{3} << 30);
+    CHECK(gg::cache_bytes(dims, 131072, half) - 12 * position * 2 * 2176 == std::uint64_t{3} << 30);
 }
 
 TEST_CASE("values are padded to 16, keys are not") {
@@ -125,13 +134,14 @@ TEST_CASE("values are padded to 16, keys are not") {
     dims.heads = 9;
     dims.kv_heads = 3;
     dims.head_dim = 10;
-    CHECK(gg::cache_bytes(dims, 100, 4) == 3u * 112 * 3 * (10 + 16) * 4);
+    CHECK(gg::cache_bytes(dims, 100, {.chunk = 1, .rounding = 16, .element_bytes = 4}) ==
+          3u * 112 * 3 * (10 + 16) * 4);
 }
 
 TEST_CASE("session bytes: the cache, and not much more") {
     const gg::ModelInfo info = gpt_oss_20b();
     for (const int context : {1, 1000, 4096, 32768, 131072}) {
-        const std::uint64_t cache = gg::cache_bytes(info.dims, context, 4);
+        const std::uint64_t cache = gg::cache_bytes(info.dims, context, gg::host::cache_shape);
         const std::uint64_t session = gg::host::session_bytes(info, context);
         CAPTURE(context, cache, session);
         // At least the logits of one row and of 16 scored ones; a few chunks of activations at most.

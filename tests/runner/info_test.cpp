@@ -51,8 +51,16 @@ TEST_CASE("gg info describes a model") {
         CHECK(row["total_bytes"] ==
               4 * parameters + context * 128 + row["workspace_bytes"].get<std::uint64_t>());
     }
+    // The embedding and three norms stay, matrices are rounded.
+    const int kept = 32 * model.rows() + 3 * 32;
+    const json gpu_weights = {
+        {{"type", "F32"}, {"used", "F32"}, {"tensors", 4}, {"bytes", 4 * kept}},
+        {{"type", "F32"}, {"used", "F16"}, {"tensors", 8}, {"bytes", 4 * (parameters - kept)}}};
+    CHECK(info["gpu_weights"] == gpu_weights);
     const Result text = run_gg({"info", path});
     CHECK(text.code == 0);
+    CHECK(text.out.find("weights on a GPU") != std::string::npos);
+    CHECK(text.out.find("  F32 F16       8 tensors") != std::string::npos);
     CHECK(text.out.find("llama") != std::string::npos);
     CHECK(run_gg({"info", "-m", path}).out == text.out);
 }
@@ -74,6 +82,7 @@ TEST_CASE("gg info describes what gg cannot run") {
         CHECK(info["family"] == "mamba");
         CHECK(info["tensors"][0]["tensors"] == 12);
         CHECK(info["dims"].is_null());
+        CHECK(info["gpu_weights"].is_null());
         CHECK(info["problem"].get<std::string>().find("mamba") != std::string::npos);
     }
     SECTION("an empty header") {

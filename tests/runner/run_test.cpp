@@ -184,15 +184,36 @@ TEST_CASE("--chat asks where the format is known") {
     }
 }
 
-TEST_CASE("a device that this build lacks is refused") {
+TEST_CASE("the host computes where it is asked for, and by itself where there is no GPU") {
+    const Model m;
+    const Result host = m.run({"-p", "a", "-n", "1", "--device", "host"});
+    CHECK(host.code == 0);
+    CHECK(contains(host.err, "gg: device: host, "));
+    CHECK_FALSE(contains(host.err, "GPU"));
+    for (const std::vector<std::string>& more :
+         std::vector<std::vector<std::string>>{{}, {"--device", "auto"}}) {
+        std::vector<std::string> arguments = {"-p", "a", "-n", "1"};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        const Result none = m.run(arguments);
+        CHECK(none.code == 0);
+        CHECK(contains(none.err, "gg: device: host, "));
+    }
+}
+
+TEST_CASE("a GPU that is asked for and cannot be used is an error, never the host") {
     const Model m;
     for (const char* device : {"cuda", "cuda:0", "cuda:15"}) {
         const Result result = m.run({"-p", "a", "--device", device});
+        CAPTURE(device, result.err);
         CHECK(result.code == 1);
-        CHECK(contains(result.err, "--device host"));
+        CHECK(result.out.empty());
+        CHECK(contains(result.err, "gg: error: --device " + std::string(device) + ": "));
+        CHECK(contains(result.err, "se --device host."));
+        CHECK_FALSE(contains(result.err, "device: host, "));
     }
-    CHECK(m.run({"-p", "a", "-n", "1", "--device", "host"}).code == 0);
-    CHECK(m.run({"-p", "a", "-n", "1", "--device", "auto"}).code == 0);
+    // Before the model is opened.
+    CHECK(contains(run_gg({"run", "-m", "missing", "-p", "a", "--device", "cuda"}).err,
+                   "error: --device cuda: "));
 }
 
 TEST_CASE("Ctrl-C ends the text after the current token") {

@@ -1,4 +1,5 @@
-// Runs the built gg command as a child process.
+// Runs the built gg command as a child process. It sees no GPU, so that these tests are about the host on
+// every machine.
 #pragma once
 
 #include <fcntl.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
@@ -57,6 +59,7 @@ class Child {
             ::close(ends[0]);
             posix_spawn_file_actions_adddup2(&files, ends[1], 1);
         }
+        ::setenv("CUDA_VISIBLE_DEVICES", "", 1);
         std::vector<char*> pointers;
         for (std::string& argument : arguments) pointers.push_back(argument.data());
         pointers.push_back(nullptr);

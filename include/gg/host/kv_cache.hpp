@@ -14,7 +14,7 @@ class KvCache {
         : kv_heads_(dims.kv_heads),
           head_dim_(dims.head_dim),
           value_stride_((dims.head_dim + 15) / 16 * 16),
-          capacity_(cache_positions(dims, layer, context)),
+          capacity_(cache_positions(dims, layer, context, cache_shape)),
           keys_(static_cast<std::size_t>(kv_heads_) * static_cast<std::size_t>(capacity_) *
                 static_cast<std::size_t>(head_dim_)),
           values_(static_cast<std::size_t>(kv_heads_) * static_cast<std::size_t>(capacity_) *

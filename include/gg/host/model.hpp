@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "gg/host/binder.hpp"
 #include "gg/host/layer.hpp"
+#include "gg/host/memory.hpp"
 #include "gg/model/session.hpp"
+#include "gg/model/token_history.hpp"
 #include "gg/model/weights.hpp"
 
 namespace gg::host {
@@ -32,21 +35,26 @@ class HostSession final : public Session {
   public:
     HostSession(const LoadedModel<Family>& model, int context)
         : model_(model),
-          context_(context),
+          history_(model.info.dims.vocabulary, context),
           workspace_(scratch_floats(model.info.dims, context, model.pool.size())) {
         for (int i = 0; i < dims().layers; ++i) caches_.emplace_back(dims(), i, context);
         logits_ = FloatBuffer(row_stride(dims().vocabulary));
     }
 
-    std::span<const float> prefill(std::span<const std::int32_t> tokens) override {
+    void prefill(std::span<const std::int32_t> tokens) override {
         require_room(tokens);
         while (!tokens.empty()) {
             const auto piece = take_piece(tokens);
             Workspace::Scope scope(workspace_);
             Stream stream = forward(piece);
             if (tokens.empty()) head(stream, stream.x.count - 1, 1, logits_rows());
-            position_ += static_cast<int>(piece.size());
+            append(piece);
         }
+        history_.set_logits();
+    }
+
+    std::span<const float> logits() override {
+        history_.require_logits();
         return {logits_.data(), static_cast<std::size_t>(dims().vocabulary)};
     }
 
@@ -57,7 +65,7 @@ class HostSession final : public Session {
             const auto piece = take_piece(tokens);
             Workspace::Scope scope(workspace_);
             Stream stream = forward(piece);
-            position_ += static_cast<int>(piece.size());
+            append(piece);
             for (int row = 0; row < stream.x.count; row += scored_rows) {
                 Workspace::Scope rows_scope(workspace_);
                 const int count = std::min(scored_rows, stream.x.count - row);
@@ -65,40 +73,54 @@ class HostSession final : public Session {
                 head(stream, row, count, out);
                 for (int i = 0; i < count; ++i)
                     each(done + row + i, {out.row(i), static_cast<std::size_t>(dims().vocabulary)});
+                if (tokens.empty() && row + count == stream.x.count)
+                    std::copy_n(out.row(count - 1), dims().vocabulary, logits_.data());
             }
             done += static_cast<int>(piece.size());
         }
+        history_.set_logits();
     }
 
-    void reset() override { position_ = 0; }
-    int position() const override { return position_; }
-    int context() const override { return context_; }
+    void set_sampling(const text::SamplerOptions& options,
+                      const std::function<bool(std::int32_t)>& sampleable) override {
+        text::Sampler sampler(options, dims().vocabulary, sampleable);
+        for (const std::int32_t token : history_.tokens()) sampler.accept(token);
+        sampler_ = std::move(sampler);
+    }
+
+    std::int32_t sample() override {
+        if (!sampler_)
+            throw Error(ErrorCode::invalid_request, "no sampling options: expected set_sampling before");
+        return sampler_->sample(logits());
+    }
+
+    void reset() override {
+        history_.clear();
+        if (sampler_) sampler_->reset();
+    }
+    int position() const override { return history_.position(); }
+    int context() const override { return history_.context(); }
 
   private:
     const Dims& dims() const { return model_.info.dims; }
     Rows logits_rows() const { return {logits_.data(), 1, dims().vocabulary, row_stride(dims().vocabulary)}; }
 
     void require_room(std::span<const std::int32_t> tokens) const {
-        if (tokens.empty()) throw Error(ErrorCode::invalid_request, "no tokens: expected at least one");
-        for (std::size_t i = 0; i < tokens.size(); ++i)
-            if (tokens[i] < 0 || tokens[i] >= dims().vocabulary)
-                throw Error(ErrorCode::invalid_request, "token " + std::to_string(i) +
-                                                            ": expected an id from 0 to " +
-                                                            std::to_string(dims().vocabulary - 1) +
-                                                            ", found " + std::to_string(tokens[i]));
-        if (tokens.size() > static_cast<std::size_t>(context_ - position_))
-            throw Error(ErrorCode::context_full,
-                        std::to_string(tokens.size()) + " tokens do not fit: " + std::to_string(position_) +
-                            " of " + std::to_string(context_) +
-                            " tokens of the context are taken. Make the context larger or "
-                            "begin anew.");
+        history_.require_room(tokens);
         model_.file.require_whole();
     }
 
     static std::span<const std::int32_t> take_piece(std::span<const std::int32_t>& tokens) {
-        const auto piece = tokens.first(std::min<std::size_t>(tokens.size(), prefill_chunk));
+        const auto piece = tokens.first(std::min<std::size_t>(tokens.size(), cache_shape.chunk));
         tokens = tokens.subspan(piece.size());
         return piece;
+    }
+
+    /// Tokens that the caches now hold.
+    void append(std::span<const std::int32_t> tokens) {
+        history_.append(tokens);
+        for (const std::int32_t token : tokens)
+            if (sampler_) sampler_->accept(token);
     }
 
     /// All layers over consecutive tokens.
@@ -116,7 +138,7 @@ class HostSession final : public Session {
 
     Step step_in(int layer) {
         return {dims(), model_.pool, model_.set, workspace_, rotary_, caches_.data() + layer,
-                layer,  position_};
+                layer,  position()};
     }
 
     void embed(std::span<const std::int32_t> tokens, Rows x) {
@@ -124,7 +146,7 @@ class HostSession final : public Session {
         for (int i = 0; i < x.count; ++i) {
             decode(model_.weights.embedding.token, tokens[static_cast<std::size_t>(i)], x.row(i));
             if constexpr (Family::Embedding::has_positions) {
-                decode(model_.weights.embedding.position, position_ + i, row.data());
+                decode(model_.weights.embedding.position, position() + i, row.data());
                 for (int j = 0; j < x.width; ++j) x.row(i)[j] += row[static_cast<std::size_t>(j)];
             }
         }
@@ -146,12 +168,12 @@ class HostSession final : public Session {
     }
 
     const LoadedModel<Family>& model_;
-    int context_;
-    int position_ = 0;
+    TokenHistory history_;
     std::vector<KvCache> caches_;
     RotaryTable rotary_;
     Workspace workspace_;
     FloatBuffer logits_;
+    std::optional<text::Sampler> sampler_;
 };
 
 template <class Family>
@@ -159,7 +181,8 @@ class HostModel final : public Model {
   public:
     /// Binds every tensor and checks them all. The file must outlive the model.
     HostModel(const gguf::File& file, const LoadOptions& options, InstructionSet set)
-        : loaded_(file, options, set),
+        : available_(available_memory()),
+          loaded_(file, options, set),
           device_("host, " + std::to_string(loaded_.pool.size()) + " threads, " + to_string(set)) {
         loaded_.info = describe_model<Family>(file);
         TensorDirectory directory(file);
@@ -170,9 +193,17 @@ class HostModel final : public Model {
     }
 
     const ModelInfo& info() const override { return loaded_.info; }
+    int chunk() const override { return cache_shape.chunk; }
     std::uint64_t session_bytes(int context) const override {
         return host::session_bytes(loaded_.info, context, loaded_.pool.size());
     }
+    std::optional<std::uint64_t> available_bytes() const override {
+        // The weights are pages of the file that running will bring into memory.
+        const std::uint64_t weights = loaded_.info.weight_bytes;
+        if (!available_) return {};
+        return *available_ > weights ? *available_ - weights : 0;
+    }
+    std::string_view memory_name() const override { return "memory"; }
     std::unique_ptr<Session> session(int context) const override {
         if (context < 1 || context > loaded_.info.dims.context)
             throw Error(ErrorCode::invalid_request, "context: expected 1 to " +
@@ -183,6 +214,7 @@ class HostModel final : public Model {
     const std::string& device() const override { return device_; }
 
   private:
+    std::optional<std::uint64_t> available_;  // before anything was read
     LoadedModel<Family> loaded_;
     std::string device_;
 };

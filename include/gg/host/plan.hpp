@@ -11,6 +11,8 @@ constexpr std::size_t row_stride(int width) {
     return (static_cast<std::size_t>(width) + 31) / 32 * 32;
 }
 
+/// Prompts are computed 256 tokens at a time; keys and values are float32, in tiles of 16 positions.
+inline constexpr CacheShape cache_shape{.chunk = 256, .rounding = 16, .element_bytes = sizeof(float)};
 /// Rows whose logits are computed together when a prompt is scored.
 inline constexpr int scored_rows = 16;
 /// Weight rows that a thread decodes at a time.
@@ -27,7 +29,7 @@ inline std::size_t score_stride(const Dims& dims, int layer, int context) {
 /// Floats of scratch space that a session on the host needs at most: activations of one chunk, one layer's
 /// branch, a panel of weights and scores a thread.
 inline std::uint64_t scratch_floats(const Dims& d, int context, int threads) {
-    const std::uint64_t rows = static_cast<std::uint64_t>(std::min(context, prefill_chunk));
+    const std::uint64_t rows = static_cast<std::uint64_t>(std::min(context, cache_shape.chunk));
     const auto team = static_cast<std::uint64_t>(threads);
     const std::uint64_t hidden = row_stride(d.hidden), mixed = row_stride(d.heads * d.head_dim);
     std::size_t scores = 0;
@@ -46,14 +48,18 @@ inline std::uint64_t scratch_floats(const Dims& d, int context, int threads) {
 }
 
 /// Bytes that a session of `context` tokens takes on the host with `threads` threads: the float32 cache,
-/// scratch space, cos and sin of a chunk's positions, the logits, and what buffers are rounded up to.
+/// scratch space, cos and sin of a chunk's positions, the logits, the tokens, what drawing the next one takes
+/// (at most 10 floats for each of the vocabulary), and what buffers are rounded up to.
 inline std::uint64_t session_bytes(const ModelInfo& info, int context, int threads = 1) {
     const Dims& d = info.dims;
-    const std::uint64_t rotary =
-        static_cast<std::uint64_t>(std::min(context, prefill_chunk)) * static_cast<std::uint64_t>(d.head_dim);
+    const std::uint64_t rotary = static_cast<std::uint64_t>(std::min(context, cache_shape.chunk)) *
+                                 static_cast<std::uint64_t>(d.head_dim);
+    const std::uint64_t sampling =
+        static_cast<std::uint64_t>(context) + 10 * static_cast<std::uint64_t>(d.vocabulary);
     const std::uint64_t rounding = 8192 * (static_cast<std::uint64_t>(d.layers) + 4);
-    return cache_bytes(d, context, 4) +
-           4 * (scratch_floats(d, context, threads) + rotary + row_stride(d.vocabulary)) + rounding;
+    return cache_bytes(d, context, cache_shape) +
+           4 * (scratch_floats(d, context, threads) + rotary + row_stride(d.vocabulary) + sampling) +
+           rounding;
 }
 
 }  // namespace gg::host
