@@ -1,12 +1,15 @@
 """What the scripts of this folder share: which headers there are, and how checks are counted."""
 
 import pathlib
+import re
 import subprocess
+
+INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]", re.MULTILINE)
 
 # Headers that device code includes too: they may include nothing from the system. The host's own headers
 # stand beside them in format/: encoding, checking, and the switch over types.
-DEVICE_FOLDERS = ("block", "format")
-DEVICE_FILES = ("core/device.hpp", "core/math.hpp", "layer/layer.hpp", "text/logit.hpp", "text/random.hpp")
+DEVICE_FOLDERS = ("block", "format", "layer")
+DEVICE_FILES = ("core/device.hpp", "core/math.hpp", "text/logit.hpp", "text/random.hpp")
 HOST_FILES = tuple(f"format/{name}.hpp" for name in (
     "encode", "encode_blocks", "encode_k_minimum", "encode_k_search", "encode_nibbles", "encode_q6_k", "encode_scale",
     "validate", "visit"))
@@ -23,11 +26,21 @@ def all_files(include):
     return all_headers(include, ("hpp", "cuh", "inl"))
 
 
+def own_includes(text):
+    """gg's headers that a text includes."""
+    return {name for _, name in INCLUDE.findall(text) if name.startswith("gg/")}
+
+
 def device_headers(include):
-    """The headers that host and device share."""
-    return [h for h in all_headers(include)
-            if h.removeprefix("gg/") in DEVICE_FILES
-            or h.split("/")[1] in DEVICE_FOLDERS and h.removeprefix("gg/") not in HOST_FILES]
+    """The headers that device code reads: those above, the stages (.cuh), and what stages and host share."""
+    headers = all_headers(include)
+    found = [h for h in headers
+             if h.endswith(".cuh") or h.removeprefix("gg/") in DEVICE_FILES
+             or h.split("/")[1] in DEVICE_FOLDERS and h.removeprefix("gg/") not in HOST_FILES]
+    for header in found:
+        text = pathlib.Path(include, header).read_text(encoding="utf-8")
+        found += sorted(h for h in own_includes(text) if h.startswith("gg/cuda/") and h not in found)
+    return [h for h in headers if h in found]
 
 
 def run(command, **options):

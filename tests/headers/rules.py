@@ -10,7 +10,6 @@ import time
 import checks
 
 DEFINE = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)", re.MULTILINE)
-INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]", re.MULTILINE)
 
 
 def foreign_macros(text):
@@ -20,11 +19,7 @@ def foreign_macros(text):
 
 def foreign_includes(text):
     """Includes of a device header that are not gg's own."""
-    return [name for bracket, name in INCLUDE.findall(text) if bracket == "<" or not name.startswith("gg/")]
-
-
-def own_includes(text):
-    return {name for _, name in INCLUDE.findall(text) if name.startswith("gg/")}
+    return [name for bracket, name in checks.INCLUDE.findall(text) if bracket == "<" or not name.startswith("gg/")]
 
 
 def reachable(text_of, start):
@@ -34,7 +29,7 @@ def reachable(text_of, start):
         header = todo.pop()
         if header in text_of and header not in seen:
             seen.add(header)
-            todo += own_includes(text_of[header])
+            todo += checks.own_includes(text_of[header])
     return seen
 
 
@@ -52,17 +47,17 @@ def main():
     result.check("macros are named GG_*", [f"{h} defines {m}" for h in files for m in foreign_macros(text_of[h])])
     result.check("every header has #pragma once", [h for h in headers if "\n#pragma once\n" not in text_of[h]])
     result.check("gg's own headers are included as \"gg/...\"",
-                 [f"{h} includes {name}" for h in files for bracket, name in INCLUDE.findall(text_of[h])
+                 [f"{h} includes {name}" for h in files for bracket, name in checks.INCLUDE.findall(text_of[h])
                   if bracket == '"' and not name.startswith("gg/") or bracket == "<" and name.startswith("gg/")])
     result.check("device headers include nothing from the system",
                  [f"{h} includes {name}" for h in device for name in foreign_includes(text_of[h])])
     result.check("device headers include only device headers",
-                 [f"{h} includes {name}" for h in device for name in sorted(own_includes(text_of[h]) - set(device))])
+                 [f"{h} includes {name}" for h in device for name in sorted(checks.own_includes(text_of[h]) - set(device))])
     # The CUDA backend is not part of the umbrella: a program without CUDA includes gg/gg.hpp.
     expected = {h for h in headers if not h.startswith("gg/cuda/")}
     result.check("gg/gg.hpp includes every public header",
                  sorted(expected - reachable(text_of, "gg/gg.hpp")) or
-                 [f"it includes {h}" for h in own_includes(text_of["gg/gg.hpp"]) - expected])
+                 [f"it includes {h}" for h in checks.own_includes(text_of["gg/gg.hpp"]) - expected])
 
     with tempfile.TemporaryDirectory() as folder:
         source = pathlib.Path(folder, "umbrella.cpp")
