@@ -1,0 +1,66 @@
+// Applies the policies of an attention block, in the order in which they are composed, to one query or key
+// head [head_dim] of FP32 in shared memory, by a warp. The rotary embedding turns its pairs side by side and
+// rounds in a stated order, so that every kernel gives the same bits; any other policy, user code's too, is
+// called for the whole head by one lane.
+#pragma once
+
+#include "gg/block/attention.hpp"
+#include "gg/block/rope.hpp"
+#include "gg/cuda/primitives.cuh"
+#include "gg/cuda/store.hpp"
+
+namespace gg::cuda {
+
+namespace detail {
+
+template <class Policy>
+struct TransformByWarp {
+    template <class Weights, class Dims>
+    GG_DEVICE static void run(const Weights& weights, const Dims& dims, const HeadPlace& head, float* x,
+                              int lane) {
+        if (lane == 0) Policy::transform(weights, dims, head, x);
+    }
+};
+
+template <class Pairs, class Frequencies>
+struct TransformByWarp<RotaryEmbedding<Pairs, Frequencies>> {
+    template <class Weights, class Dims>
+    GG_DEVICE static void run(const Weights&, const Dims& dims, const HeadPlace& head, float* x, int lane) {
+        const int half = dims.head_dim / 2;
+        for (int i = lane; i < half; i += warp_size) {
+            float &a = x[Pairs::first(i, half)], &b = x[Pairs::second(i, half)];
+            const float x1 = a, x2 = b, cosine = head.cosines[i], sine = head.sines[i];
+            a = __fmaf_rn(x1, cosine, -__fmul_rn(x2, sine));
+            b = __fmaf_rn(x2, cosine, __fmul_rn(x1, sine));
+        }
+    }
+};
+
+template <class Block>
+struct TransformHead;
+
+template <class... Policies>
+struct TransformHead<Attention<Policies...>> {
+    template <class Weights, class Dims>
+    GG_DEVICE static void run([[maybe_unused]] const Weights& weights, [[maybe_unused]] const Dims& dims,
+                              [[maybe_unused]] const HeadPlace& head, [[maybe_unused]] float* x,
+                              [[maybe_unused]] int lane) {
+        ((TransformByWarp<Policies>::run(
+              static_cast<const gg::detail::PolicyWeights<Policies, CudaStore>&>(weights), dims, head, x,
+              lane),
+          __syncwarp()),
+         ...);
+    }
+};
+
+}  // namespace detail
+
+/// Transforms the head `x` in shared memory, where head.cosines and head.sines lie as well. All lanes of a
+/// warp call it, after their writes of x are visible to each other; the result is visible to all of them.
+template <class Dims, class Block>
+GG_DEVICE void transform_head(const typename Block::template Weights<CudaStore>& weights,
+                              const HeadPlace& head, float* x, int lane) {
+    detail::TransformHead<Block>::run(weights, Dims{}, head, x, lane);
+}
+
+}  // namespace gg::cuda

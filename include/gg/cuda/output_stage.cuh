@@ -1,0 +1,71 @@
+// Last stage of attention for 1 to 8 rows: the output product and the residual.
+//
+//   out = x + W mixed + b, as partial sums [slots][rows][hidden]; mixed is the operand [planes][rows]
+//   [operand_stride(heads * head_dim)] that attention_decode.cuh wrote.
+//
+// If the residual that comes next routes to experts, each block also leaves what its sums add to every router
+// logit: the normed row is linear in x but for one factor, so with the norm's gain folded into the router's
+// matrix   logit_e = scale * sum over blocks of partial[block][row][e] + bias_e,
+// and no block has to read the whole router. Bytes moved: W once, the router's matrix once.
+#pragma once
+
+#include "gg/cuda/partial_sums.cuh"
+#include "gg/cuda/residual_norm.cuh"
+#include "gg/cuda/router_sums.cuh"
+
+namespace gg::cuda {
+
+template <class Dims, class Format, int rows_, int experts>
+struct OutputShape {
+    static constexpr int rows = rows_;
+    static constexpr int width = Dims::heads * Dims::head_dim;
+    static constexpr MatvecShape shape = with_router(
+        MatvecShape{rows, row_tiles(Dims::hidden), column_tiles(width), Tile<Format>::bytes, false, 0},
+        Dims::chip, experts);
+    static constexpr MatvecPlan plan = plan_matvec(shape, Dims::chip);
+};
+
+/// `experts` is the number of experts that the next residual routes to, 0 for none.
+template <class Dims, class Format, int rows, int max_slots, int experts>
+struct OutputStage {
+    using Shape = OutputShape<Dims, Format, rows, experts>;
+    using Product = Matvec<Tile<Format>, Shape>;
+    using Stream = DenseStream<Shape::shape.column_tiles, Tile<Format>::bytes>;
+    using Activations = ChainActivations<typename Tile<Format>::Operand, rows, Shape::width>;
+    using Router = RouterSums<Dims, Shape, experts>;
+
+    using Args = OutputArgs;
+
+    static constexpr MatvecPlan plan = Shape::plan;
+    using Sum = typename Product::template Sum<Stream>;
+    static constexpr int residency = rows == 1 ? 2 : 1;  ///< blocks on a multiprocessor
+
+    GG_DEVICE static void run(const Args& args) {
+        extern __shared__ __align__(128) unsigned char shared[];
+        __shared__ typename Product::Shared product_shared;
+        launch_next();
+        Product product(shared);
+        const Stream stream{args.tiles};
+        constexpr int tiles = Shape::shape.row_tiles * Shape::shape.column_tiles;
+        const int block = static_cast<int>(blockIdx.x);
+        const int begin = share_begin(tiles, block, plan.blocks),
+                  end = share_begin(tiles, block + 1, plan.blocks);
+        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end,
+                                                     end - begin);
+        wait_for_previous();
+        const Activations activations(args.mixed, product.lane, args.used_rows);
+        const Router router(reinterpret_cast<float*>(Product::activations(shared)));
+        const auto once = [&](int i, int n) {
+            return residual_value<Dims::hidden, rows, max_slots>(args.x, n, i) +
+                   (args.bias ? args.bias[i] : 0.0f);
+        };
+        product.run(feed, stream, activations, begin, end, end - begin,
+                    [&](int first_row, int row_count, const Sum& sum) {
+                        store_partial_sums<Shape, Dims::hidden>(args.out, args.used_rows, first_row,
+                                                                row_count, sum, once, router.keep(first_row));
+                        router.add_up(args.router, args.router_sums, args.used_rows, first_row, row_count);
+                    });
+    }
+};
+
+}  // namespace gg::cuda

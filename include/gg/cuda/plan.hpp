@@ -1,0 +1,108 @@
+// How a matrix-vector stage is laid out on a chip: blocks, warps, shared memory, partial sums. Constant
+// expressions over values, so that kernels use them as constants and the host computes the same launch
+// without the kernels' types.
+//
+// A matrix's tiles are numbered row tile by row tile. Block c takes the contiguous run [N c / G, N (c+1) / G)
+// of N tiles, warp w the same share of its block's run: no block waits for a tail of more than one tile. A
+// row of tiles that several blocks share is left as partial sums, one slot a block in block order, and the
+// next stage adds the slots up. Where a row of tiles must stay whole (an activation follows, or there are
+// very many), the run is a run of whole rows, worked through in rounds.
+#pragma once
+
+#include "gg/core/device.hpp"
+
+namespace gg::cuda {
+
+/// What the plan must know of a chip.
+struct Chip {
+    int multiprocessors;
+    int shared_half;   ///< bytes of shared memory of one of two blocks on a multiprocessor, its own 1 KiB off
+    int shared_whole;  ///< of a block alone
+};
+
+/// Shared memory that a stage declares itself: barriers, lists of experts, statistics.
+inline constexpr int reserved_shared_bytes = 4096;
+
+/// One stage's product.
+struct MatvecShape {
+    int rows;          ///< of activations, at most 8
+    int row_tiles;     ///< of the matrices multiplied in one step together, at most
+    int column_tiles;  ///< likewise
+    int tile_bytes;
+    bool whole_rows;       ///< whether a row of tiles stays within a block
+    int activation_bytes;  ///< shared memory for activations
+};
+
+struct MatvecPlan {
+    int blocks;
+    int warps;
+    int chunk_tiles;  ///< tiles that one copy brings
+    int depth;        ///< copies under way for each warp
+    int round_rows;   ///< row tiles that a block sums at a time
+    int slots;        ///< blocks that share a row of tiles, at most; 1 for whole rows
+    int ring_bytes;
+    int sum_bytes;
+    int shared_bytes;
+
+    GG_HD constexpr int threads() const { return warps * 32; }
+};
+
+/// The most tiles that a copy brings: about 2 KiB, which the copy engine moves at full speed.
+GG_HD constexpr int tiles_per_copy(int tile_bytes) {
+    return tile_bytes >= 2048 ? 1 : 2048 / tile_bytes + (2048 % tile_bytes * 2 >= tile_bytes ? 1 : 0);
+}
+
+/// Where block c of `blocks` begins in `units`. (Products stay below 2^32: 25 million tiles, 170 blocks.)
+GG_HD constexpr int share_begin(int units, int c, int blocks) {
+    return static_cast<int>(static_cast<unsigned>(units) * static_cast<unsigned>(c) /
+                            static_cast<unsigned>(blocks));
+}
+
+/// Which share unit `u` is in.
+GG_HD constexpr int share_of(int units, int u, int shares) {
+    return static_cast<int>(((static_cast<unsigned>(u) + 1) * static_cast<unsigned>(shares) - 1) /
+                            static_cast<unsigned>(units));
+}
+
+namespace detail {
+
+GG_HD constexpr int ceil_div(int a, int b) {
+    return (a + b - 1) / b;
+}
+GG_HD constexpr int at_most(int a, int b) {
+    return a < b ? a : b;
+}
+
+GG_HD constexpr MatvecPlan plan_with_warps(const MatvecShape& s, const Chip& chip, int warps) {
+    MatvecPlan p{};
+    const int tiles = s.row_tiles * s.column_tiles;
+    // A warp with fewer than four tiles waits more than it works.
+    const int useful = tiles / (4 * warps) > 1 ? tiles / (4 * warps) : 1;
+    p.blocks = at_most(chip.multiprocessors, s.whole_rows ? s.row_tiles : useful);
+    p.warps = warps;
+    p.chunk_tiles = tiles_per_copy(s.tile_bytes);
+    const int block_rows = ceil_div(s.row_tiles, p.blocks);
+    p.round_rows = s.whole_rows ? at_most(16, block_rows) : block_rows + 1;
+    p.slots = s.whole_rows ? 1 : ceil_div(p.blocks, s.row_tiles) + 1;
+    p.sum_bytes = (p.round_rows + warps) * 16 * s.rows * 4;
+    const int budget = s.rows == 1 ? chip.shared_half : chip.shared_whole;
+    const int left = budget - s.activation_bytes - p.sum_bytes - reserved_shared_bytes;
+    const int slot_bytes = warps * p.chunk_tiles * s.tile_bytes;
+    p.depth = at_most(8, left > 0 ? left / slot_bytes : 0);
+    p.ring_bytes = p.depth * slot_bytes;
+    p.shared_bytes = p.ring_bytes + p.sum_bytes + s.activation_bytes;
+    return p;
+}
+
+}  // namespace detail
+
+/// The plan with the most warps whose copies fit twice into shared memory; depth 0 if none does.
+GG_HD constexpr MatvecPlan plan_matvec(const MatvecShape& shape, const Chip& chip) {
+    MatvecPlan plan{};
+    for (int warps = 16; warps >= 4 && plan.depth < 2; warps /= 2)
+        plan = detail::plan_with_warps(shape, chip, warps);
+    if (plan.depth < 2) plan.depth = 0;
+    return plan;
+}
+
+}  // namespace gg::cuda

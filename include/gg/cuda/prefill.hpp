@@ -1,0 +1,335 @@
+// Many rows of one sequence through all layers: products by product.cuh, attention tile by tile, experts
+// sorted. Nothing is allocated or synchronised while a step is enqueued.
+//
+// The residual stream is x [rows][hidden] in float32; output and down products add to it. A residual with two
+// branches norms x for both before either adds.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "gg/cuda/attention_args.hpp"
+#include "gg/cuda/decode.hpp"
+#include "gg/cuda/prefill_args.hpp"
+#include "gg/cuda/prefill_plan.hpp"
+
+namespace gg::cuda {
+
+/// Rows whose logits are computed together when a text is scored.
+inline constexpr int cuda_scored_rows = 64;
+
+/// The rows of a step: consecutive tokens of one sequence.
+struct PrefillRows {
+    const int* tokens;  ///< on the device
+    int count;
+    int start;  ///< position of the first
+    unsigned char* cache;
+    int capacity;
+};
+
+template <class Family>
+class PrefillStep {
+  public:
+    using Layer = typename Family::Layer;
+
+    /// Takes device memory for steps of up to `rows` rows.
+    PrefillStep(const ModelParts<Family>& parts, int rows, int* overflows, cudaStream_t stream)
+        : parts_(parts), most_(rows), overflows_(overflows) {
+        find_kernels();
+        const std::uint64_t bytes = plan();
+        arena_ = DeviceArena(bytes, "the workspace of reading a prompt");
+        unsigned char* base = arena_.take(bytes);
+        for (const auto& [pointer, offset] : pieces_) *pointer = base + offset;
+        check(cudaMemsetAsync(base, 0, bytes, stream), "clearing the workspace of reading a prompt");
+    }
+
+    /// What a step of up to `rows` rows takes.
+    static std::uint64_t workspace_bytes(const ModelParts<Family>& parts, int rows) {
+        return PrefillStep(parts, rows).plan();
+    }
+
+    int rows() const { return most_; }
+    std::uint64_t bytes() const { return arena_.bytes(); }
+    /// Room for the tokens of a step, on the device.
+    int* tokens() const { return tokens_; }
+    /// [cuda_scored_rows][vocabulary]
+    float* logits() const { return logits_; }
+
+    /// Enqueues all layers over the rows: their keys and values go to the cache, their stream stays here.
+    void enqueue(cudaStream_t stream, const PrefillRows& rows) const {
+        embed(stream, rows);
+        for (std::size_t layer = 0; layer < kernels_.size(); ++layer) {
+            std::size_t i = 0;
+            for_each_branch<Layer>([&](auto r, auto b) {
+                constexpr int residual = decltype(r)::value, branch = decltype(b)::value;
+                using Norm = typename PartOf<Layer, residual>::Norm;
+                const auto& weights = nth_weights<residual>(parts_.weights.vectors.layers[layer].list);
+                if constexpr (branch == 0)
+                    for (std::size_t k = 0; k < std::size_t{PartOf<Layer, residual>::branches}; ++k)
+                        norm<Norm>(stream, *kernels_[layer][i + k].norm, weights.norm, x_, rows.count,
+                                   normed_[k]);
+                run(BranchOf<Layer, residual, branch>{}, std::type_identity<Norm>{},
+                    Place{stream, layer, i, rows, normed_[branch]}, weights.norm,
+                    nth_weights<branch>(weights.branches));
+                ++i;
+            });
+        }
+    }
+
+    /// Enqueues the logits of rows [first, first + count) of the last step, to [count][vocabulary].
+    void enqueue_head(cudaStream_t stream, int first, int count, float* logits) const {
+        const Dims& d = parts_.dims;
+        norm<typename Family::FinalNorm>(stream, *head_norm_, parts_.weights.vectors.final_norm,
+                                         x_ + std::size_t(first) * std::size_t(d.hidden), count, normed_[0]);
+        ProductArgs args = product_args(parts_.weights.head, normed_[0], d.hidden, count);
+        args.y = logits;
+        multiply(stream, head_, parts_.formats.head, args, tiles_of(d.vocabulary));
+    }
+
+  private:
+    struct BranchKernels {
+        const StageKernel* norm;
+        const StageKernel *first[product_tilings], *second[product_tilings];
+        const StageKernel *append, *attention, *router, *sort, *combine;
+    };
+    struct Place {
+        cudaStream_t stream;
+        std::size_t layer, branch;
+        const PrefillRows& rows;
+        const unsigned short* normed;
+    };
+
+    PrefillStep(const ModelParts<Family>& parts, int rows)
+        : parts_(parts), most_(rows), overflows_(nullptr) {}
+
+    static int stride(int width) { return (width + 63) / 64 * 64; }
+    static int tiles_of(int rows) { return (rows + 15) / 16; }
+    static int planes(DType format) { return format == DType::bf16 ? 2 : 1; }
+    static dim3 grid(const LaunchShape& shape) {
+        return dim3(static_cast<unsigned>(shape.blocks_x), static_cast<unsigned>(shape.blocks_y));
+    }
+
+    void find_kernels() {
+        const ModelKernels& kernels = parts_.kernels;
+        for (const std::vector<BranchFormats>& formats : parts_.formats.layers) {
+            std::vector<BranchKernels>& list = kernels_.emplace_back();
+            for_each_branch<Layer>([&](auto r, auto b) {
+                const BranchSpecs specs =
+                    branch_specs<Layer, decltype(r)::value, decltype(b)::value>(formats[list.size()]);
+                BranchKernels out{&kernels[specs.norm],
+                                  {},
+                                  {},
+                                  &kernels[specs.append],
+                                  &kernels[specs.attention],
+                                  &kernels[specs.router],
+                                  &kernels[specs.sort],
+                                  &kernels[specs.combine]};
+                for (int t = 0; t < product_tilings; ++t) {
+                    out.first[t] = &kernels[specs.first[t]];
+                    out.second[t] = &kernels[specs.second[t]];
+                }
+                list.push_back(out);
+            });
+        }
+        const EndSpecs ends = end_specs(parts_.formats);
+        embed_ = &kernels[ends.embed];
+        head_norm_ = &kernels[ends.norm];
+        for (int t = 0; t < product_tilings; ++t) head_[t] = &kernels[ends.product[t]];
+    }
+
+    /// Notes where every buffer begins; returns the bytes of all.
+    std::uint64_t plan() {
+        const Dims& d = parts_.dims;
+        const auto rows = static_cast<std::uint64_t>(most_);
+        const auto size = [](int n) { return static_cast<std::uint64_t>(n); };
+        std::uint64_t bytes = 0;
+        const auto take = [&](auto*& pointer, std::uint64_t count) {
+            using T = std::remove_reference_t<decltype(*pointer)>;
+            pieces_.push_back({reinterpret_cast<void**>(&pointer), bytes});
+            bytes += DeviceArena::padded(count * sizeof(T));
+        };
+        const std::uint64_t pairs = rows * size(std::max(d.experts_used, 1));
+        const int width = std::max(d.feed_forward, d.expert_feed_forward);
+        take(tokens_, rows);
+        take(x_, rows * size(d.hidden));
+        for (int k = 0; k < most_branches(); ++k) take(normed_[k], 2 * rows * size(stride(d.hidden)));
+        take(qkv_, rows * size(qkv_columns(d.heads, d.kv_heads, d.head_dim).width));
+        take(queries_, rows * size(d.heads) * size(head_stride(d.head_dim)));
+        take(mixed_, 2 * rows * size(stride(d.heads * d.head_dim)));
+        take(h_, 2 * pairs * size(stride(width)));
+        take(cosines_, rows * size(d.head_dim / 2));
+        take(sines_, rows * size(d.head_dim / 2));
+        if (d.experts > 0) {
+            take(expert_, pairs);
+            take(weight_, pairs);
+            take(offsets_, size(d.experts) + 1);
+            take(sorted_rows_, pairs);
+            take(place_, pairs);
+            take(y_, pairs * size(d.hidden));
+        }
+        take(logits_, std::uint64_t{cuda_scored_rows} * size(d.vocabulary));
+        return bytes;
+    }
+
+    static int most_branches() {
+        int most = 1;
+        for_each_branch<Layer>([&](auto, auto b) { most = std::max(most, b.value + 1); });
+        return most;
+    }
+
+    void embed(cudaStream_t stream, const PrefillRows& rows) const {
+        const EmbedArgs args{parts_.weights.embedding.rows,
+                             parts_.weights.positions.rows,
+                             nullptr,
+                             rows.tokens,
+                             rows.start,
+                             x_,
+                             parts_.inverse_frequencies,
+                             parts_.rotary_magnitude,
+                             cosines_,
+                             sines_};
+        embed_->enqueue(grid(embed_launch(rows.count)), stream, args, false);
+    }
+
+    template <class Norm, class Weights>
+    void norm(cudaStream_t stream, const StageKernel& kernel, const Weights& weights, const float* x,
+              int rows, unsigned short* out) const {
+        const NormArgs<Norm> args{
+            weights,
+            x,
+            rows,
+            out,
+            static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(stride(parts_.dims.hidden)),
+            overflows_};
+        kernel.enqueue(grid(norm_rows_launch(rows)), stream, args, false);
+    }
+
+    /// A product of `rows` rows of an operand buffer of exactly as many.
+    ProductArgs product_args(const TileMatrix& matrix, const unsigned short* x, int width, int rows) const {
+        ProductArgs args{};
+        args.tiles = matrix.tiles;
+        args.expert_bytes = matrix.bytes_per_matrix;
+        args.x = x;
+        args.x_plane = static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(stride(width));
+        args.rows = rows;
+        args.overflows = overflows_;
+        return args;
+    }
+
+    void multiply(cudaStream_t stream, const StageKernel* const (&kernels)[product_tilings], DType format,
+                  const ProductArgs& args, int row_tiles) const {
+        const int t = choose_tiling(row_tiles, args.rows, args.experts, parts_.target.multiprocessors);
+        const LaunchShape shape =
+            product_launch(tilings[t], static_cast<int>(TileGeometry::tile_bytes(format)), planes(format),
+                           row_tiles, args.rows, args.experts);
+        kernels[t]->enqueue(grid(shape), stream, args, false);
+    }
+
+    template <class... Policies, class Norm, class NormWeights, class Weights>
+    void run(const Attention<Policies...>&, std::type_identity<Norm>, const Place& at, const NormWeights&,
+             const Weights& weights) const {
+        const Dims& d = parts_.dims;
+        const PrefillRows& rows = at.rows;
+        const BranchKernels& kernels = kernels_[at.layer][at.branch];
+        const BranchTiles& tiles = parts_.weights.layers[at.layer][at.branch];
+        const BranchFormats formats = parts_.formats.layers[at.layer][at.branch];
+        const LayerPlace& place = parts_.places[at.layer];
+        ProductArgs first = product_args(tiles.first, at.normed, d.hidden, rows.count);
+        first.bias = tiles.qkv_bias;
+        first.y = qkv_;
+        multiply(at.stream, kernels.first, formats.first, first,
+                 tiles_of(qkv_columns(d.heads, d.kv_heads, d.head_dim).width));
+        const AppendKeysArgs<Weights> append{weights,    qkv_,       cosines_,      sines_,
+                                             queries_,   rows.cache, rows.capacity, place,
+                                             rows.start, rows.count, overflows_};
+        kernels.append->enqueue(dim3(static_cast<unsigned>(append_blocks(d.heads, d.kv_heads, rows.count))),
+                                at.stream, append, false);
+        const PrefillAttentionArgs<Weights> attention{
+            weights, queries_, rows.cache, rows.capacity, place, rows.start, rows.count, mixed_, overflows_};
+        kernels.attention->enqueue(
+            dim3(static_cast<unsigned>(prefill_blocks(d.heads, d.head_dim, rows.count))), at.stream,
+            attention, false);
+        ProductArgs second = product_args(tiles.second, mixed_, d.heads * d.head_dim, rows.count);
+        second.bias = weights.output_bias.data;
+        second.y = x_;
+        multiply(at.stream, kernels.second, formats.second, second, tiles_of(d.hidden));
+    }
+
+    /// Row tiles that a product with an activation covers: those of the padded output.
+    template <class Activation>
+    static int covered_tiles(int width) {
+        return stride(width) / (Activation::gated ? 8 : 16);
+    }
+
+    template <class Activation, class BiasPolicy, class Norm, class NormWeights, class Weights>
+    void run(const Mlp<Activation, BiasPolicy>&, std::type_identity<Norm>, const Place& at,
+             const NormWeights&, const Weights& weights) const {
+        const Dims& d = parts_.dims;
+        const int rows = at.rows.count;
+        const BranchTiles& tiles = parts_.weights.layers[at.layer][at.branch];
+        ProductArgs up = product_args(tiles.first, at.normed, d.hidden, rows);
+        up.bias = Activation::gated ? weights.gate_bias.data : weights.up_bias.data;
+        up.up_bias = weights.up_bias.data;
+        up.operand = h_;
+        up.operand_plane =
+            static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(stride(d.feed_forward));
+        multiply(at.stream, kernels_[at.layer][at.branch].first,
+                 parts_.formats.layers[at.layer][at.branch].first, up,
+                 covered_tiles<Activation>(d.feed_forward));
+        ProductArgs down = product_args(tiles.second, h_, d.feed_forward, rows);
+        down.bias = weights.down_bias.data;
+        down.y = x_;
+        multiply(at.stream, kernels_[at.layer][at.branch].second,
+                 parts_.formats.layers[at.layer][at.branch].second, down, tiles_of(d.hidden));
+    }
+
+    template <class Activation, class BiasPolicy, class Norm, class NormWeights, class Weights>
+    void run(const MixtureOfExperts<Activation, BiasPolicy>&, std::type_identity<Norm>, const Place& at,
+             const NormWeights& norm, const Weights& weights) const {
+        const Dims& d = parts_.dims;
+        const int rows = at.rows.count, pairs = rows * d.experts_used, width = d.expert_feed_forward;
+        const BranchKernels& kernels = kernels_[at.layer][at.branch];
+        const BranchTiles& tiles = parts_.weights.layers[at.layer][at.branch];
+        const BranchFormats formats = parts_.formats.layers[at.layer][at.branch];
+        const RouterArgs<Norm> router{norm, x_,      tiles.router, weights.router_bias.data,
+                                      rows, expert_, weight_};
+        kernels.router->enqueue(grid(router_launch(rows, d.experts)), at.stream, router, false);
+        const ExpertSortArgs sort{expert_, rows, d.experts_used, offsets_, sorted_rows_, place_};
+        kernels.sort->enqueue(grid(expert_sort_launch(d.experts)), at.stream, sort, false);
+        ProductArgs up = product_args(tiles.first, at.normed, d.hidden, rows);
+        up.x_rows = sorted_rows_;
+        up.offsets = offsets_;
+        up.experts = d.experts;
+        up.rows = pairs;
+        up.bias = weights.gate_bias.data;
+        up.up_bias = weights.up_bias.data;
+        up.operand = h_;
+        up.operand_plane = static_cast<std::uint64_t>(pairs) * static_cast<std::uint64_t>(stride(width));
+        multiply(at.stream, kernels.first, formats.first, up, covered_tiles<Activation>(width));
+        ProductArgs down = product_args(tiles.second, h_, width, pairs);
+        down.offsets = offsets_;
+        down.experts = d.experts;
+        down.bias = weights.down_bias.data;
+        down.y = y_;
+        multiply(at.stream, kernels.second, formats.second, down, tiles_of(d.hidden));
+        kernels.combine->enqueue(grid(combine_launch(rows)), at.stream, CombineArgs{y_, place_, weight_, x_},
+                                 false);
+    }
+
+    const ModelParts<Family>& parts_;
+    int most_;
+    int* overflows_;
+    std::vector<std::vector<BranchKernels>> kernels_;
+    const StageKernel *embed_ = nullptr, *head_norm_ = nullptr;
+    const StageKernel* head_[product_tilings] = {};
+    DeviceArena arena_;
+    std::vector<std::pair<void**, std::uint64_t>> pieces_;
+    int *tokens_ = nullptr, *expert_ = nullptr, *offsets_ = nullptr, *sorted_rows_ = nullptr,
+        *place_ = nullptr;
+    float *x_ = nullptr, *qkv_ = nullptr, *cosines_ = nullptr, *sines_ = nullptr, *weight_ = nullptr,
+          *y_ = nullptr, *logits_ = nullptr;
+    unsigned short *normed_[2] = {}, *queries_ = nullptr, *mixed_ = nullptr, *h_ = nullptr;
+};
+
+}  // namespace gg::cuda

@@ -1,0 +1,111 @@
+// How the kernels of prefill are launched, as functions over values: the host plans a launch without having
+// the kernels' types, and a kernel takes its own constants from the same place.
+//
+// A product's block computes block_row_tiles() x 16 weight rows for block_tokens() tokens. Each of its warps
+// holds row_tiles x 16 rows and token_tiles x 8 tokens as sums in registers; column_warps warps share the
+// columns of one such piece, and their sums are added at the end in a fixed order. A step is 64 columns for
+// each of them. Blocks of few tokens are small, so that the few rows of a short prompt use the whole device.
+#pragma once
+
+#include "gg/core/device.hpp"
+
+namespace gg::cuda {
+
+/// What a kernel is launched with.
+struct LaunchShape {
+    int blocks_x, blocks_y;
+    int threads;
+    int shared_bytes;  ///< dynamic shared memory of a block
+};
+
+/// How a product is divided.
+struct Tiling {
+    int row_tiles, token_tiles;                ///< of one warp
+    int row_warps, token_warps, column_warps;  ///< of a block
+    int blocks;                                ///< that a multiprocessor should hold
+
+    GG_HD constexpr int threads() const { return 32 * row_warps * token_warps * column_warps; }
+    GG_HD constexpr int block_row_tiles() const { return row_tiles * row_warps; }
+    GG_HD constexpr int block_tokens() const { return 8 * token_tiles * token_warps; }
+
+    /// Shared memory for one step's activations, and for its activations and tiles.
+    GG_HD constexpr int activation_bytes(int planes) const {
+        return planes * column_warps * block_tokens() * 128;
+    }
+    GG_HD constexpr int stage_bytes(int tile_bytes, int planes) const {
+        return activation_bytes(planes) + block_row_tiles() * column_warps * tile_bytes;
+    }
+    /// Steps held at once: at most 4, and no more than every supported device has shared memory for (99 KiB
+    /// a block); a tiling with one block a multiprocessor is for devices that have twice that.
+    GG_HD constexpr int stages(int tile_bytes, int planes) const {
+        const int fit = (blocks == 1 ? 2 : 1) * 101376 / stage_bytes(tile_bytes, planes);
+        return fit < 4 ? fit : 4;
+    }
+    GG_HD constexpr int shared_bytes(int tile_bytes, int planes) const {
+        return stages(tile_bytes, planes) * stage_bytes(tile_bytes, planes);
+    }
+};
+
+/// The tilings that a product is compiled for, by the rows and tokens of a block.
+inline constexpr Tiling tilings[] = {
+    {1, 2, 2, 1, 4, 2},   // 32 x 16
+    {1, 4, 2, 1, 4, 2},   // 32 x 32
+    {2, 4, 2, 2, 2, 2},   // 64 x 64
+    {2, 8, 4, 2, 1, 2},   // 128 x 128
+    {2, 16, 4, 2, 1, 1},  // 128 x 256
+    {4, 8, 4, 2, 1, 1},   // 256 x 128
+};
+
+/// The launch of a product. `row_tiles` is what its epilogue covers; `rows` counts those of all experts, and
+/// `experts` is 0 if the product is not grouped.
+GG_HD constexpr LaunchShape product_launch(const Tiling& tiling, int tile_bytes, int planes, int row_tiles,
+                                           int rows, int experts) {
+    const int tokens = tiling.block_tokens(), tiles = tiling.block_row_tiles();
+    return {(row_tiles + tiles - 1) / tiles, (rows + tokens - 1) / tokens + experts, tiling.threads(),
+            tiling.shared_bytes(tile_bytes, planes)};
+}
+
+/// Which of `tilings` serves a product best: blocks of about as many tokens as there are, and of 128 rows
+/// only if enough blocks remain.
+GG_HD constexpr int choose_tiling(int row_tiles, int rows, int experts, int multiprocessors) {
+    const int tokens = experts > 0 ? (rows + experts - 1) / experts : rows;
+    if (tokens <= 16) return 0;
+    if (tokens <= 32) return 1;
+    const int blocks = (row_tiles + 7) / 8 * ((tokens + 127) / 128) * (experts > 0 ? experts : 1);
+    return tokens <= 64 || blocks < multiprocessors ? 2 : 3;
+}
+
+/// One warp a row, for norms; `threads` a block.
+inline constexpr int norm_threads = 256;
+GG_HD constexpr LaunchShape norm_rows_launch(int rows) {
+    return {(rows + norm_threads / 32 - 1) / (norm_threads / 32), 1, norm_threads, 0};
+}
+
+/// Router: blocks of 16 rows. Shared memory: 32 experts and 16 rows of 256 columns each, padded, or the sums
+/// of 8 warps; statistics; all logits of the rows.
+inline constexpr int router_rows = 16, router_experts = 32, router_columns = 256, router_threads = 256;
+GG_HD constexpr int router_shared_bytes(int experts) {
+    return 4 *
+           ((router_experts + router_rows) * (router_columns + 4) + 2 * router_rows + router_rows * experts);
+}
+GG_HD constexpr LaunchShape router_launch(int rows, int experts) {
+    return {(rows + router_rows - 1) / router_rows, 1, router_threads, router_shared_bytes(experts)};
+}
+
+/// Sorting by expert: one block an expert.
+inline constexpr int sort_threads = 1024;
+GG_HD constexpr LaunchShape expert_sort_launch(int experts) {
+    return {experts, 1, sort_threads, 2 * (sort_threads / 32) * 4};
+}
+
+/// Adding up experts, and the embedding: one block a row.
+inline constexpr int combine_threads = 256;
+GG_HD constexpr LaunchShape combine_launch(int rows) {
+    return {rows, 1, combine_threads, 0};
+}
+inline constexpr int embed_threads = 128;
+GG_HD constexpr LaunchShape embed_launch(int rows) {
+    return {rows, 1, embed_threads, 0};
+}
+
+}  // namespace gg::cuda

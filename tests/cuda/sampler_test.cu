@@ -1,0 +1,373 @@
+// The sampler on a GPU picks the ids of gg::text::Sampler. Compiled with -fmad=false. The same stages, thread
+// by thread on the host: tests/cuda/sampler_stages_test.cpp.
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cuda/device.hpp"
+#include "cuda/sampler_cases.hpp"
+#include "gg/cuda/sampler.cuh"
+
+using cuda_test::DeviceArray;
+using gg::cuda::SamplerArgs;
+using gg::cuda::SamplerState;
+using gg::text::SamplerOptions;
+using sampler_cases::compare;
+using sampler_cases::Source;
+
+namespace {
+
+template <class Stage>
+__global__ void __launch_bounds__(Stage::threads) kernel(const __grid_constant__ typename Stage::Args args) {
+    Stage::run(args);
+}
+
+/// Launches a stage. `early`: it may start before its predecessor ends, if it was compiled to wait for it.
+template <class Stage>
+void launch(const typename Stage::Args& args, dim3 grid, cudaStream_t stream, bool early) {
+    cudaFuncAttributes attributes;
+    REQUIRE(cudaFuncGetAttributes(&attributes, kernel<Stage>) == cudaSuccess);
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(Stage::threads);
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = early && attributes.ptxVersion >= 90 ? 1 : 0;
+    REQUIRE(cudaLaunchKernelEx(&config, kernel<Stage>, args) == cudaSuccess);
+}
+
+/// All four. `first`: nothing before them in the graph.
+void launch_all(const SamplerArgs& args, cudaStream_t stream, bool early, bool first) {
+    const dim3 grid(static_cast<unsigned>(gg::cuda::sampler_grid(args.vocabulary)),
+                    static_cast<unsigned>(args.rows));
+    launch<gg::cuda::SamplerMaximum>(args, grid, stream, early && !first);
+    launch<gg::cuda::SamplerHistogram>(args, grid, stream, early);
+    launch<gg::cuda::SamplerGather>(args, grid, stream, early);
+    launch<gg::cuda::SamplerChoose>(args, dim3(static_cast<unsigned>(args.rows)), stream, early);
+}
+
+/// A captured graph of `repeats` draws.
+class Graph {
+  public:
+    Graph(const SamplerArgs& args, cudaStream_t stream, bool early, int repeats) {
+        REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+        for (int i = 0; i < repeats; ++i) launch_all(args, stream, early, i == 0);
+        REQUIRE(cudaStreamEndCapture(stream, &graph_) == cudaSuccess);
+        REQUIRE(cudaGraphInstantiate(&executable_, graph_, 0) == cudaSuccess);
+    }
+    Graph(const Graph&) = delete;
+    Graph& operator=(const Graph&) = delete;
+    ~Graph() {
+        cudaGraphExecDestroy(executable_);
+        cudaGraphDestroy(graph_);
+    }
+    void launch(cudaStream_t stream) const { REQUIRE(cudaGraphLaunch(executable_, stream) == cudaSuccess); }
+
+  private:
+    cudaGraph_t graph_ = nullptr;
+    cudaGraphExec_t executable_ = nullptr;
+};
+
+class Stream {
+  public:
+    Stream() { REQUIRE(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking) == cudaSuccess); }
+    Stream(const Stream&) = delete;
+    Stream& operator=(const Stream&) = delete;
+    ~Stream() { cudaStreamDestroy(stream_); }
+    operator cudaStream_t() const { return stream_; }
+    void wait() const { REQUIRE(cudaStreamSynchronize(stream_) == cudaSuccess); }
+
+  private:
+    cudaStream_t stream_ = nullptr;
+};
+
+/// Ints of the host that the device writes.
+class MappedInts {
+  public:
+    explicit MappedInts(std::size_t count) {
+        REQUIRE(cudaHostAlloc(&host_, count * sizeof(int), cudaHostAllocMapped) == cudaSuccess);
+        REQUIRE(cudaHostGetDevicePointer(&device_, host_, 0) == cudaSuccess);
+    }
+    MappedInts(const MappedInts&) = delete;
+    MappedInts& operator=(const MappedInts&) = delete;
+    ~MappedInts() { cudaFreeHost(host_); }
+    int* host() const { return host_; }
+    int* device() const { return device_; }
+
+  private:
+    int *host_ = nullptr, *device_ = nullptr;
+};
+
+constexpr int canary = -77, host_slots = 3;
+
+/// The samplers of several rows on the GPU: one graph serves all draws.
+template <bool early>
+class GpuSampler {
+  public:
+    GpuSampler(int vocabulary, int stride, const std::vector<SamplerOptions>& options,
+               const std::vector<std::vector<unsigned>>& blocked)
+        : rows_(options.size()),
+          words_(static_cast<std::size_t>((vocabulary + 31) / 32)),
+          blocked_(joined(blocked, words_)),
+          recent_(std::vector<int>(rows_ * longest_window(options))),
+          states_(initial(options, blocked)),
+          logits_(std::vector<float>(rows_ * static_cast<std::size_t>(stride))),
+          workspace_(std::vector<unsigned char>(
+              gg::cuda::sampler_workspace_bytes(vocabulary, static_cast<int>(rows_)) + guard)),
+          ids_(std::vector<int>(rows_ + 2)),
+          tokens_(std::vector<int>(128)),
+          host_ids_(rows_ * host_slots),
+          args_{logits_.data(),  stride,
+                vocabulary,      static_cast<int>(rows_),
+                states_.data(),  workspace_.data(),
+                ids_.data() + 1, host_ids_.device(),
+                host_slots,      0},
+          graph_(args_, stream_, early, 1) {}
+
+    void accept(int row, const std::vector<int>& tokens) {
+        if (tokens.empty()) return;
+        copy(tokens_.data(), tokens);
+        launch<gg::cuda::SamplerAccept>(
+            {states_.data() + row, tokens_.data(), static_cast<int>(tokens.size())}, dim3(1), stream_, false);
+        stream_.wait();
+    }
+
+    std::vector<int> sample(const std::vector<float>& logits) {
+        copy(logits_.data(), logits);
+        copy(ids_.data(), std::vector<int>(rows_ + 2, canary));
+        std::fill_n(host_ids_.host(), rows_ * host_slots, canary);
+        const std::size_t bytes = gg::cuda::sampler_workspace_bytes(args_.vocabulary, args_.rows) + guard;
+        REQUIRE(cudaMemsetAsync(workspace_.data(), 0xFF, bytes, stream_) == cudaSuccess);
+        graph_.launch(stream_);
+        stream_.wait();
+        std::vector<int> ids = ids_.read();
+        CHECK(ids.front() == canary);
+        CHECK(ids.back() == canary);
+        ids = {ids.begin() + 1, ids.end() - 1};
+        for (std::size_t i = 0; i < rows_ * host_slots; ++i)
+            REQUIRE(host_ids_.host()[i] == (i / rows_ == calls_ % host_slots ? ids[i % rows_] : canary));
+        ++calls_;
+        const std::vector<unsigned char> workspace = workspace_.read();
+        CHECK(std::all_of(workspace.end() - guard, workspace.end(), [](auto b) { return b == 0xFF; }));
+        return ids;
+    }
+
+    SamplerState state(int row) const { return states_.read()[static_cast<std::size_t>(row)]; }
+
+  private:
+    static constexpr int guard = 256;
+
+    static std::vector<unsigned> joined(const std::vector<std::vector<unsigned>>& blocked,
+                                        std::size_t words) {
+        std::vector<unsigned> all(blocked.size() * words);
+        for (std::size_t row = 0; row < blocked.size(); ++row)
+            std::copy(blocked[row].begin(), blocked[row].end(),
+                      all.begin() + static_cast<std::ptrdiff_t>(row * words));
+        return all;
+    }
+    static std::size_t longest_window(const std::vector<SamplerOptions>& options) {
+        int longest = 1;
+        for (const SamplerOptions& o : options) longest = std::max(longest, gg::cuda::sampler_recent(o));
+        return static_cast<std::size_t>(longest);
+    }
+    std::vector<SamplerState> initial(const std::vector<SamplerOptions>& options,
+                                      const std::vector<std::vector<unsigned>>& blocked) const {
+        std::vector<SamplerState> states;
+        for (std::size_t row = 0; row < rows_; ++row)
+            states.push_back(gg::cuda::sampler_state(
+                options[row], blocked[row].empty() ? nullptr : blocked_.data() + row * words_,
+                recent_.data() + row * longest_window(options)));
+        return states;
+    }
+    template <class T>
+    void copy(T* device, const std::vector<T>& values) {
+        REQUIRE(cudaMemcpyAsync(device, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice,
+                                stream_) == cudaSuccess);
+        stream_.wait();
+    }
+
+    Stream stream_;
+    std::size_t rows_, words_, calls_ = 0;
+    DeviceArray<unsigned> blocked_;
+    DeviceArray<int> recent_;
+    DeviceArray<SamplerState> states_;
+    DeviceArray<float> logits_;
+    DeviceArray<unsigned char> workspace_;
+    DeviceArray<int> ids_, tokens_;
+    MappedInts host_ids_;
+    SamplerArgs args_;
+    Graph graph_;
+};
+
+__global__ void shared_functions(const float* scaled, unsigned long long* masses, float* noises, int count) {
+    const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i >= count) return;
+    masses[i] = gg::text::probability_mass(scaled[i]);
+    noises[i] = gg::text::gumbel_noise(0x0123456789abcdefULL, static_cast<unsigned>(i), 1ULL << 33 | 5);
+}
+
+}  // namespace
+
+TEST_CASE("masses and noise have the host's bits on a GPU") {
+    GG_NEED_GPU();
+    constexpr int count = 200000;
+    std::mt19937 random(21);
+    std::vector<float> scaled(count);
+    for (float& z : scaled) z = -std::abs(std::normal_distribution<float>(0, 12)(random));
+    const DeviceArray<float> input(scaled), noises{std::vector<float>(count)};
+    const DeviceArray<unsigned long long> masses{std::vector<unsigned long long>(count)};
+    shared_functions<<<(count + 255) / 256, 256>>>(input.data(), masses.data(), noises.data(), count);
+    const auto mass = masses.read();
+    const auto noise = noises.read();
+    int different = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        different += mass[i] != gg::text::probability_mass(scaled[i]);
+        different +=
+            gg::float_bits(noise[i]) != gg::float_bits(gg::text::gumbel_noise(
+                                            0x0123456789abcdefULL, static_cast<unsigned>(i), 1ULL << 33 | 5));
+    }
+    CHECK(different == 0);
+}
+
+TEST_CASE("the GPU picks the host's ids") {
+    GG_NEED_GPU();
+    Source source(31);
+    for (int round = 0; round < 60; ++round)
+        compare<GpuSampler<true>>(source, source.pick<int>({1, 2, 7, 40, 333, 2048, 2049, 5000}),
+                                  source.uniform(1, 8), 12, source.uniform(0, sampler_cases::kinds - 1));
+    for (int round = 0; round < 10; ++round)
+        compare<GpuSampler<false>>(source, source.pick<int>({7, 333, 5000}), source.uniform(1, 8), 4,
+                                   source.uniform(0, sampler_cases::kinds - 1));
+}
+
+TEST_CASE("the GPU picks the host's ids from large vocabularies") {
+    GG_NEED_GPU();
+    Source source(32);
+    for (int kind = 0; kind < sampler_cases::kinds; kind += 4) {
+        compare<GpuSampler<true>>(source, 50257, 4, 2, kind);
+        compare<GpuSampler<true>>(source, 201088, 4, 1, kind);
+    }
+}
+
+TEST_CASE("the GPU draws thousands of ids in step with the host") {
+    GG_NEED_GPU();
+    Source source(33);
+    SamplerOptions options;
+    options.seed = 5;
+    const std::vector<float> logits = source.logits(sampler_cases::flat, 3000);
+    for (const int top_k : {0, 40}) {
+        options.top_k = top_k;
+        GpuSampler<true> gpu(3000, 3000, {options}, {{}});
+        gg::text::Sampler host(options, 3000);
+        for (int step = 0; step < 2000; ++step) REQUIRE(gpu.sample(logits)[0] == host.sample(logits));
+        CHECK(gpu.state(0).step == 2000);
+    }
+}
+
+TEST_CASE("the GPU reports logits that no model should give") {
+    GG_NEED_GPU();
+    const float nan = std::numeric_limits<float>::quiet_NaN(), inf = sampler_cases::inf;
+    for (const float temperature : {0.0F, 0.8F}) {
+        SamplerOptions options;
+        options.temperature = temperature;
+        GpuSampler<true> gpu(5, 5, {options}, {{0b00100}});
+        CHECK(gpu.sample({-inf, -inf, nan, -inf, -inf}) == std::vector<int>{gg::cuda::sampler_all_infinite});
+        CHECK(gpu.sample({-inf, 1, 2, -nan, nan}) == std::vector<int>{gg::cuda::sampler_nan - 3});
+        CHECK(gpu.sample({-inf, -inf, nan, 7, -inf}) == std::vector<int>{3});
+        CHECK(gpu.state(0).step == 1);
+        CHECK(gpu.state(0).calls == 3);
+    }
+}
+
+TEST_CASE("draws enqueued ahead, each accepted by the device, are the host's") {
+    GG_NEED_GPU();
+    constexpr int vocabulary = 3000, draws = 24;
+    SamplerOptions options;
+    options.repeat_penalty = 1.3F;
+    options.repeat_window = 7;
+    const std::vector<float> row = Source(35).logits(sampler_cases::flat, vocabulary);
+    const Stream stream;
+    const DeviceArray<float> logits(row);
+    const DeviceArray<int> id(std::vector<int>(1, canary)), recent(std::vector<int>(7));
+    const DeviceArray<SamplerState> state(
+        std::vector<SamplerState>(1, gg::cuda::sampler_state(options, nullptr, recent.data())));
+    const DeviceArray<unsigned char> workspace(
+        std::vector<unsigned char>(gg::cuda::sampler_workspace_bytes(vocabulary, 1), 0xFF));
+    const MappedInts host_ids(draws);
+    const SamplerArgs args = {logits.data(),    vocabulary, vocabulary,        1,     state.data(),
+                              workspace.data(), id.data(),  host_ids.device(), draws, 1};
+    const Graph graph(args, stream, true, draws / 2);
+    graph.launch(stream);
+    graph.launch(stream);
+    stream.wait();
+    gg::text::Sampler host(options, vocabulary);
+    for (int i = 0; i < draws; ++i) {
+        const std::int32_t expected = host.sample(row);
+        host.accept(expected);
+        CHECK(host_ids.host()[i] == expected);
+    }
+    CHECK(id.read()[0] == host_ids.host()[draws - 1]);
+}
+
+TEST_CASE("time of a draw on the GPU", "[.benchmark]") {
+    GG_NEED_GPU();
+    constexpr int vocabulary = 201088, repeats = 50, launches = 20;
+    Source source(34);
+    const Stream stream;
+    const auto time = [&](const std::string& name, const SamplerOptions& options, int kind, int rows) {
+        std::vector<float> values;
+        for (int row = 0; row < rows; ++row) {
+            const std::vector<float> one = source.logits(kind, vocabulary);
+            values.insert(values.end(), one.begin(), one.end());
+        }
+        const DeviceArray<float> logits(values);
+        const DeviceArray<int> ids{std::vector<int>(static_cast<std::size_t>(rows))},
+            recent{std::vector<int>(256)};
+        std::vector<SamplerState> states(static_cast<std::size_t>(rows),
+                                         gg::cuda::sampler_state(options, nullptr, recent.data()));
+        for (SamplerState& state : states) state.accepted = 1000;  // the window is full, of id 0
+        const DeviceArray<SamplerState> device_states(states);
+        const DeviceArray<unsigned char> workspace{
+            std::vector<unsigned char>(gg::cuda::sampler_workspace_bytes(vocabulary, rows))};
+        const SamplerArgs args = {logits.data(),    vocabulary, vocabulary, rows, device_states.data(),
+                                  workspace.data(), ids.data(), nullptr,    1,    0};
+        const Graph graph(args, stream, true, repeats);
+        graph.launch(stream);
+        cudaEvent_t begin, end;
+        REQUIRE(cudaEventCreate(&begin) == cudaSuccess);
+        REQUIRE(cudaEventCreate(&end) == cudaSuccess);
+        REQUIRE(cudaEventRecord(begin, stream) == cudaSuccess);
+        for (int i = 0; i < launches; ++i) graph.launch(stream);
+        REQUIRE(cudaEventRecord(end, stream) == cudaSuccess);
+        stream.wait();
+        float milliseconds = 0;
+        REQUIRE(cudaEventElapsedTime(&milliseconds, begin, end) == cudaSuccess);
+        cudaEventDestroy(begin);
+        cudaEventDestroy(end);
+        WARN(name << ", " << rows << " row(s): " << milliseconds * 1000 / (repeats * launches)
+                  << " microseconds a draw");
+    };
+    SamplerOptions greedy, usual, penalised, off, worst, many;
+    greedy.temperature = 0;
+    penalised.repeat_penalty = 1.1F;
+    penalised.repeat_window = 256;
+    off = {.temperature = 1, .top_k = 0, .top_p = 1, .min_p = 0};
+    worst = {.temperature = 1, .top_k = 0, .top_p = 0.95F, .min_p = 0};
+    many = {.temperature = 1, .top_k = vocabulary / 2, .top_p = 0.95F, .min_p = 0};
+    for (const int rows : {1, 8}) {
+        time("greedy", greedy, sampler_cases::flat, rows);
+        time("default options, flat logits", usual, sampler_cases::flat, rows);
+        time("default options, peaked logits", usual, sampler_cases::peaked, rows);
+        time("default options with a penalty", penalised, sampler_cases::peaked, rows);
+        time("everything off", off, sampler_cases::flat, rows);
+        time("top-p 0.95 alone, flat logits", worst, sampler_cases::flat, rows);
+        time("top-p 0.95 alone, equal logits", worst, sampler_cases::equal, rows);
+        time("top-k of half the vocabulary and top-p, equal logits", many, sampler_cases::equal, rows);
+    }
+}
