@@ -1,0 +1,156 @@
+// The GPU against the float64 goldens: every model of tests/data/model, read in as a prompt, in pieces that
+// the fused stages take, and token by token.
+#include <cstdio>
+#include <fstream>
+#include <set>
+
+#include "cuda/model.hpp"
+#include "gg/cuda/load.hpp"
+
+using namespace cuda_test;
+using host_test::Golden;
+
+std::unique_ptr<gg::Model> cuda_test::load(const gg::gguf::File& file, gg::cuda::Launches launches,
+                                           const std::vector<std::string>& compile_options) {
+    gg::cuda::LoadOptions options;
+    options.headers = gg::runner::device_headers();
+    options.launches = launches;
+    options.compile_options = compile_options;
+    return gg::cuda::load_model(file, options);
+}
+
+namespace {
+
+/// Activations, keys and values have 11 significant bits: what that may cost a model, as a median over all
+/// log-probabilities that are compared.
+constexpr double median_bound = 1e-3;
+/// Where the two likeliest tokens are closer, either may come first.
+constexpr double decided = 0.02;
+/// Where the router's choice is closer, rounding may choose another expert.
+constexpr double router_decided = 1e-3;
+
+std::set<std::string> model_names() {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(host_test::golden_folder()))
+        if (entry.path().extension() == ".gguf") names.insert(entry.path().stem().string());
+    names.erase("parallel-qknorm");  // has a test of its own
+    return names;
+}
+
+/// The router's gap at each position; empty for a model without one.
+std::vector<double> router_gaps(const std::string& name) {
+    std::ifstream in(host_test::golden_folder() / (name + ".json"));
+    return nlohmann::json::parse(in).value("router_gap", std::vector<double>());
+}
+
+struct Result {
+    host_test::Differences all, next, rows;
+    int undecided = 0;  ///< positions not compared, for a close router
+    int compared = 0, wrong = 0;
+};
+
+Result compare(const std::string& name, const Golden& golden, const Logits& logits) {
+    const std::vector<double> gaps = router_gaps(name);
+    Result result;
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+        if (i < gaps.size() && gaps[i] < router_decided) {
+            ++result.undecided;
+            continue;
+        }
+        const std::vector<double> found = log_probabilities(logits[i]);
+        if (i + 1 < golden.tokens.size()) {
+            const double logprob = found[static_cast<std::size_t>(golden.tokens[i + 1])];
+            result.next.add(logprob, golden.logprob[i]);
+            result.all.add(logprob, golden.logprob[i]);
+        }
+        for (const Golden::Row& row : golden.rows) {
+            if (static_cast<std::size_t>(row.position) != i) continue;
+            for (std::size_t k = 0; k < found.size(); ++k) {
+                result.rows.add(found[k], row.logprob[k]);
+                result.all.add(found[k], row.logprob[k]);
+            }
+            if (lead(row.logprob) < decided) continue;
+            ++result.compared;
+            result.wrong += largest(found) != largest(row.logprob);
+        }
+    }
+    return result;
+}
+
+void check(const std::string& name, const char* how, const Golden& golden, const Logits& logits) {
+    const Result found = compare(name, golden, logits);
+    std::printf(
+        "%-16s %-7s median %.1e   next: median %.1e max %.1e   rows: median %.1e max %.1e   undecided %d of "
+        "%zu\n",
+        name.c_str(), how, found.all.median(), found.next.median(), found.next.max(), found.rows.median(),
+        found.rows.max(), found.undecided, logits.size());
+    CAPTURE(name, how, found.all.median(), found.next.median(), found.next.max(), found.rows.median(),
+            found.rows.max());
+    CHECK(logits.size() == golden.tokens.size());
+    CHECK(found.next.count() > 0);
+    CHECK(found.all.median() <= median_bound);
+    CHECK(found.wrong == 0);
+}
+
+/// The whole of the long models takes thousands of steps: their end is decoded.
+Logits decode(gg::Session& session, const std::vector<std::int32_t>& tokens, int piece) {
+    Logits all;
+    for (std::size_t at = 0; at < tokens.size(); at += static_cast<std::size_t>(piece)) {
+        const std::size_t count = std::min<std::size_t>(static_cast<std::size_t>(piece), tokens.size() - at);
+        session.prefill(std::span(tokens).subspan(at, count));
+        const auto row = session.logits();
+        all.resize(at + count);
+        all.back().assign(row.begin(), row.end());
+    }
+    return all;
+}
+
+}  // namespace
+
+TEST_CASE("log-probabilities equal the goldens when a prompt is read in") {
+    GG_NEED_GPU();
+    for (const std::string& name : model_names()) {
+        const Golden golden = host_test::read_golden(name);
+        const auto file = gg::gguf::File::open(host_test::golden_model(name));
+        const auto model = cuda_test::load(file);
+        const auto session = model->session(static_cast<int>(golden.tokens.size()));
+        check(name, "prompt", golden, score(*session, golden.tokens));
+    }
+}
+
+TEST_CASE("log-probabilities equal the goldens token by token") {
+    GG_NEED_GPU();
+    for (const std::string& name : model_names()) {
+        const Golden golden = host_test::read_golden(name);
+        const auto file = gg::gguf::File::open(host_test::golden_model(name));
+        const auto model = cuda_test::load(file);
+        const auto session = model->session(static_cast<int>(golden.tokens.size()));
+        check(name, "tokens", golden, decode(*session, golden.tokens, 1));
+    }
+}
+
+TEST_CASE("eight tokens at once equal eight tokens one by one") {
+    GG_NEED_GPU();
+    for (const std::string& name : model_names()) {
+        const std::vector<std::int32_t> all = host_test::read_golden(name).tokens;
+        const std::vector<std::int32_t> tokens(all.begin(),
+                                               all.begin() + std::min<std::ptrdiff_t>(200, std::ssize(all)));
+        const auto file = gg::gguf::File::open(host_test::golden_model(name));
+        const auto model = cuda_test::load(file);
+        const auto whole = model->session(static_cast<int>(tokens.size()));
+        const Logits expected = score(*whole, tokens);
+        for (const int piece : {1, 2, 5, 8, 9, 33}) {
+            const auto session = model->session(static_cast<int>(tokens.size()));
+            const Logits found = decode(*session, tokens, piece);
+            Logits a, b;
+            for (std::size_t i = 0; i < found.size(); ++i) {
+                if (found[i].empty()) continue;
+                a.push_back(expected[i]);
+                b.push_back(found[i]);
+            }
+            const host_test::Differences difference = differences(a, b);
+            CAPTURE(name, piece, difference.median(), difference.max());
+            CHECK(difference.median() <= median_bound);
+        }
+    }
+}
