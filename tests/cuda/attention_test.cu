@@ -29,6 +29,7 @@
 #include "gg/format/encode_floats.hpp"
 
 using cuda_test::DeviceArray;
+using cuda_test::launch_and_wait;
 namespace cuda = gg::cuda;
 using Bits = std::vector<unsigned short>;
 using Random = std::mt19937;
@@ -67,26 +68,6 @@ using Plain = gg::Attention<gg::FusedQkv, gg::Bias>;
 using Llama = gg::Attention<gg::Rope>;
 using GptOss = gg::Attention<gg::YarnRope, gg::Sinks, gg::SlidingWindow, gg::Bias>;
 using Normed = gg::Attention<QkNorm, gg::HalfSplitRope, gg::Sinks>;
-
-template <class Stage>
-__global__ void __launch_bounds__(Stage::threads, Stage::residency)
-    attention_kernel(const __grid_constant__ typename Stage::Args args) {
-    Stage::run(args);
-}
-
-template <class Stage>
-void start(int blocks, const typename Stage::Args& args, cudaStream_t stream = nullptr,
-           bool dependent = false) {
-    cuda_test::launch_kernel<typename Stage::Args>(&attention_kernel<Stage>, blocks, Stage::threads,
-                                                   Stage::shared_bytes, args, stream, dependent);
-}
-
-template <class Stage>
-void launch(int blocks, const typename Stage::Args& args) {
-    start<Stage>(blocks, args);
-    REQUIRE(cudaGetLastError() == cudaSuccess);
-    REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
-}
 
 std::vector<float> random_floats(Random& random, std::size_t count, float deviation = 1.0f) {
     std::normal_distribution<float> normal(0.0f, deviation);
@@ -324,7 +305,7 @@ Bits append(const Fixture<Dims, Block>& fixture, Sequence<Dims>& sequence, int f
     const DeviceArray<unsigned short> queries(Bits(size(rows) * Dims::heads * fixture.stride + 64, poison));
     const DeviceArray<int> overflows(std::vector<int>{0});
     const bool rotary = Block::has_rotary;
-    launch<Stage>(
+    launch_and_wait<Stage>(
         cuda::append_blocks(Dims::heads, Dims::kv_heads, rows),
         {fixture.weights(), device_product.data(), rotary ? cosines.data() : nullptr,
          rotary ? sines.data() : nullptr, queries.data(), reinterpret_cast<unsigned char*>(cache.data()),
@@ -396,9 +377,10 @@ Bits prefill(const Fixture<Dims, Block>& fixture, const Sequence<Dims>& sequence
         size(Operand::planes) * size(rows) * size(cuda::operand_stride(Dims::heads * Dims::head_dim));
     const DeviceArray<unsigned short> out(Bits(elements + 64, poison));
     const DeviceArray<int> overflows(std::vector<int>{0});
-    launch<Stage>(cuda::prefill_blocks(Dims::heads, Dims::head_dim, rows),
-                  {fixture.weights(), device_queries.data(), reinterpret_cast<unsigned char*>(cache.data()),
-                   sequence.capacity, sequence.place, first, rows, out.data(), overflows.data()});
+    launch_and_wait<Stage>(
+        cuda::prefill_blocks(Dims::heads, Dims::head_dim, rows),
+        {fixture.weights(), device_queries.data(), reinterpret_cast<unsigned char*>(cache.data()),
+         sequence.capacity, sequence.place, first, rows, out.data(), overflows.data()});
     CHECK(overflows.read()[0] == 0);
     Bits bits = out.read();
     for (std::size_t i = elements; i < bits.size(); ++i) CHECK(bits[i] == poison);
@@ -493,10 +475,10 @@ StepResult decode(const Fixture<Dims, Block>& fixture, const std::vector<Sequenc
         const DeviceArray<cuda::Row> row_list(list);
         const DeviceArray<unsigned short> out(Bits(elements + 64, poison));
         const bool rotary = Block::has_rotary;
-        launch<Stage>(cuda::decode_blocks(Dims::kv_heads, used, splits),
-                      {fixture.weights(), product.data(), rotary ? cosines.data() : nullptr,
-                       rotary ? sines.data() : nullptr, row_list.data(), sequences[0].place, used, out.data(),
-                       workspace.data(), counters.data(), overflows.data()});
+        launch_and_wait<Stage>(cuda::decode_blocks(Dims::kv_heads, used, splits),
+                               {fixture.weights(), product.data(), rotary ? cosines.data() : nullptr,
+                                rotary ? sines.data() : nullptr, row_list.data(), sequences[0].place, used,
+                                out.data(), workspace.data(), counters.data(), overflows.data()});
         StepResult result{out.read(), {}};
         for (const auto& cache : caches) result.caches.push_back(cache->read());
         if (i == 0) {
@@ -830,10 +812,11 @@ struct Timing {
         int next = 0;
         const double time = time_of(200, [&](cudaStream_t stream) {
             next = (next + 1) % copies;
-            start<Stage>(cuda::decode_blocks(8, 1, splits),
-                         {fixture.weights(), product.data(), tables.data(), tables.data(), row.data() + next,
-                          place, 1, out.data(), workspace.data(), counters.data(), overflows.data()},
-                         stream, true);
+            cuda::launch<Stage>(
+                cuda::decode_blocks(8, 1, splits),
+                {fixture.weights(), product.data(), tables.data(), tables.data(), row.data() + next, place, 1,
+                 out.data(), workspace.data(), counters.data(), overflows.data()},
+                stream, {.early = true});
         });
         const int keys = place.window > 0 ? std::min(place.window, first + 1) : first + 1;
         std::printf("decode, position %6d, window %3d, %2d splits%s: %7.2f us, %5.0f GB/s\n", first,
@@ -844,16 +827,17 @@ struct Timing {
         using Append = cuda::AppendKeys<Oss20b, Block>;
         using Stage = cuda::PrefillAttention<Oss20b, Block, HalfOperand>;
         const double append_time = time_of(20, [&](cudaStream_t stream) {
-            start<Append>(cuda::append_blocks(64, 8, rows),
-                          {fixture.weights(), product.data(), tables.data(), tables.data(), queries.data(),
-                           cache.data(), capacity, place, first, rows, overflows.data()},
-                          stream);
+            cuda::launch<Append>(
+                cuda::append_blocks(64, 8, rows),
+                {fixture.weights(), product.data(), tables.data(), tables.data(), queries.data(),
+                 cache.data(), capacity, place, first, rows, overflows.data()},
+                stream);
         });
         const double time = time_of(20, [&](cudaStream_t stream) {
-            start<Stage>(cuda::prefill_blocks(64, 64, rows),
-                         {fixture.weights(), queries.data(), cache.data(), capacity, place, first, rows,
-                          out.data(), overflows.data()},
-                         stream);
+            cuda::launch<Stage>(cuda::prefill_blocks(64, 64, rows),
+                                {fixture.weights(), queries.data(), cache.data(), capacity, place, first,
+                                 rows, out.data(), overflows.data()},
+                                stream);
         });
         double keys = 0;  // that all rows see
         for (int row = 0; row < rows; ++row)

@@ -45,28 +45,35 @@ struct MixArgs {
 
 /// mixed_i = q_i + v_(i mod width of v) / 2, of the sums over slots.
 template <class Stage, class Dims, class Operand, int rows>
-__global__ void mix(const __grid_constant__ MixArgs args) {
-    using namespace gg::cuda;
-    constexpr int width = Dims::heads * Dims::head_dim, kv_width = Dims::kv_heads * Dims::head_dim;
-    constexpr QkvColumns columns = qkv_columns(Dims::heads, Dims::kv_heads, Dims::head_dim);
-    static_assert(width % 64 == 0);
-    launch_next();
-    wait_for_previous();
-    const auto value = [&](int n, int i) {
-        float sum = 0.0f;
-        for (int q = 0; q < Stage::plan.slots; ++q)
-            sum += load_cg(args.qkv + (q * rows + n) * columns.width + i);
-        return sum;
-    };
-    const auto mixed = [&](int n, int i) { return value(n, i) + 0.5f * value(n, columns.v + i % kv_width); };
-    jitter();
-    for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < args.used_rows * width / 2;
-         i += static_cast<int>(gridDim.x * blockDim.x)) {
-        const int n = i / (width / 2), k = i % (width / 2) * 2;
-        store_operand<Operand>(args.mixed + n * width, Size(rows) * width, Size(k), mixed(n, k),
-                               mixed(n, k + 1), args.overflows);
+struct MixStage {
+    using Args = MixArgs;
+    static constexpr int threads = 128, shared_bytes = 0, blocks_of_grid = 7;
+
+    __device__ static void run(const Args& args) {
+        using namespace gg::cuda;
+        constexpr int width = Dims::heads * Dims::head_dim, kv_width = Dims::kv_heads * Dims::head_dim;
+        constexpr QkvColumns columns = qkv_columns(Dims::heads, Dims::kv_heads, Dims::head_dim);
+        static_assert(width % 64 == 0);
+        launch_next();
+        wait_for_previous();
+        const auto value = [&](int n, int i) {
+            float sum = 0.0f;
+            for (int q = 0; q < Stage::plan.slots; ++q)
+                sum += load_cg(args.qkv + (q * rows + n) * columns.width + i);
+            return sum;
+        };
+        const auto mixed = [&](int n, int i) {
+            return value(n, i) + 0.5f * value(n, columns.v + i % kv_width);
+        };
+        jitter();
+        for (int i = static_cast<int>(blockIdx.x) * threads + static_cast<int>(threadIdx.x);
+             i < args.used_rows * width / 2; i += blocks_of_grid * threads) {
+            const int n = i / (width / 2), k = i % (width / 2) * 2;
+            store_operand<Operand>(args.mixed + n * width, Size(rows) * width, Size(k), mixed(n, k),
+                                   mixed(n, k + 1), args.overflows);
+        }
     }
-}
+};
 
 constexpr int layers = 2;
 
@@ -86,7 +93,7 @@ struct ChainTypes {
     static_assert(Output::plan.slots <= slots && Down::plan.slots <= slots);
     static_assert(Feed::width % 64 == 0, "so that h has no padding and can be poisoned whole");
 
-    static constexpr auto mix_kernel = &mix<Qkv, Dims, AttentionOperand, rows>;
+    using Mix = MixStage<Qkv, Dims, AttentionOperand, rows>;
     static constexpr int experts = Feed::routed ? Feed::experts : 1;
     static constexpr int attention_planes = AttentionOperand::planes, feed_planes = FeedOperand::planes;
 
@@ -211,18 +218,18 @@ class ChainRun {
     }
 
     void layer(const LayerWeights<T>& w, bool dependent) {
+        const gg::cuda::LaunchOptions how{.early = dependent};
         const gg::cuda::ResidualStream x{x_.data(), T::Down::plan.slots};
         const gg::cuda::ResidualStream between{between_.data(), T::Output::plan.slots};
         const float* bias = T::Feed::has_bias ? w.bias.data() : nullptr;
         launch<typename T::Qkv>({x, w.norm(), w.qkv.data(), bias, qkv_.data(), used_rows, overflows_.data()},
-                                stream_, dependent);
-        launch_kernel<MixArgs>(T::mix_kernel, 7, 128, 0,
-                               {qkv_.data(), mixed_.data(), used_rows, overflows_.data()}, stream_,
-                               dependent);
+                                stream_, how);
+        launch<typename T::Mix>(T::Mix::blocks_of_grid,
+                                {qkv_.data(), mixed_.data(), used_rows, overflows_.data()}, stream_, how);
         launch<typename T::Output>(
             {x, mixed_.data(), w.output.data(), bias, T::Feed::routed ? w.router.data() : nullptr,
              between_.data(), sums_.data(), used_rows},
-            stream_, dependent);
+            stream_, how);
         gg::cuda::UpArgs<typename T::Norm> up{};
         up.x = between;
         up.norm = w.norm();
@@ -237,7 +244,7 @@ class ChainRun {
         up.choice = choice_.data();
         up.used_rows = used_rows;
         up.overflows = overflows_.data();
-        launch<typename T::Up>(up, stream_, dependent);
+        launch<typename T::Up>(up, stream_, how);
         gg::cuda::DownArgs down{};
         down.x = between;
         down.h = h_.data();
@@ -247,7 +254,7 @@ class ChainRun {
         down.choice = choice_.data();
         down.out = x_.data();
         down.used_rows = used_rows;
-        launch<typename T::Down>(down, stream_, dependent);
+        launch<typename T::Down>(down, stream_, how);
     }
 
     cudaGraphExec_t make_graph(bool dependent) {
@@ -257,7 +264,7 @@ class ChainRun {
         REQUIRE(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed) == cudaSuccess);
         enqueue(dependent);
         REQUIRE(cudaStreamEndCapture(stream_, &graph) == cudaSuccess);
-        check_edges(graph, dependent && has_dependent_launch(&kernel<typename T::Qkv>));
+        check_edges(graph, dependent && attributes_of<typename T::Qkv>().ptxVersion >= 90);
         cudaGraphExec_t executable = nullptr;
         REQUIRE(cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess);
         REQUIRE(cudaGraphDestroy(graph) == cudaSuccess);

@@ -95,7 +95,8 @@ void check_plan(Faults& faults, const MatvecShape& s, const MatvecPlan& plan, co
     }
     const int budget = s.rows == 1 ? chip.shared_half : chip.shared_whole;
     const int copies = 2 * 4 * plan.chunk_tiles * s.tile_bytes;
-    faults.expect(plan.depth == 0 && copies + plan.sum_bytes + s.activation_bytes + gg::cuda::reserved_shared_bytes > budget,
+    faults.expect(plan.depth == 0 &&
+                      copies + plan.sum_bytes + s.activation_bytes + reserved_shared_bytes(s.rows) > budget,
                   "no plan, though one fits");
 }
 
@@ -205,7 +206,7 @@ TEST_CASE("a shape whose activations do not fit has no plan") {
     CHECK(plan_matvec({1, 10, 10, 2048, true, 115712 - 8192}, chips[0]).depth == 0);
     // Four warps with two copies each are the least.
     const MatvecPlan tight =
-        plan_matvec({1, 10, 10, 2048, true, 49152 - gg::cuda::reserved_shared_bytes - 20 * 64 - 2 * 8192}, chips[1]);
+        plan_matvec({1, 10, 10, 2048, true, 49152 - reserved_shared_bytes(1) - 20 * 64 - 2 * 8192}, chips[1]);
     CHECK(tight.warps == 4);
     CHECK(tight.depth == 2);
 }

@@ -1,4 +1,4 @@
-// What the tests of prefill's kernels share: a kernel around a stage, operand buffers with known values, and
+// What the tests of prefill's kernels share: operand buffers with known values, and
 // guarded outputs.
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <random>
 #include <vector>
 
-#include "cuda/device.hpp"
+#include "cuda/launch.cuh"
 #include "gg/cuda/operand.cuh"
 #include "gg/cuda/prefill_plan.hpp"
 #include "gg/format/floats.hpp"
@@ -18,40 +18,7 @@
 namespace prefill_test {
 
 using cuda_test::DeviceArray;
-
-template <class Stage>
-constexpr int resident_blocks() {
-    if constexpr (requires { Stage::blocks; })
-        return Stage::blocks;
-    else
-        return 1;
-}
-
-template <class Stage>
-__global__ void __launch_bounds__(Stage::threads, resident_blocks<Stage>())
-    stage_kernel(const __grid_constant__ typename Stage::Args args) {
-    Stage::run(args);
-}
-
-/// Launches a stage.
-template <class Stage>
-void start(const gg::cuda::LaunchShape& shape, const typename Stage::Args& args) {
-    const dim3 grid(static_cast<unsigned>(shape.blocks_x), static_cast<unsigned>(shape.blocks_y));
-    stage_kernel<Stage>
-        <<<grid, static_cast<unsigned>(shape.threads), static_cast<std::size_t>(shape.shared_bytes)>>>(args);
-    REQUIRE(cudaGetLastError() == cudaSuccess);
-}
-
-/// Launches a stage with what its plan says, and waits for its end.
-template <class Stage>
-void launch(const gg::cuda::LaunchShape& shape, const typename Stage::Args& args) {
-    REQUIRE(shape.threads == Stage::threads);
-    REQUIRE(shape.shared_bytes == Stage::shared_bytes);
-    REQUIRE(cudaFuncSetAttribute(stage_kernel<Stage>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 shape.shared_bytes) == cudaSuccess);
-    start<Stage>(shape, args);
-    REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
-}
+using cuda_test::launch_and_wait;
 
 /// Dimensions of a test.
 template <int width, int expert_count = 1, int used = 1>

@@ -92,9 +92,9 @@ void check_norm(int rows) {
     const std::size_t plane = size(rows, stride);
     const Guarded<unsigned short> operand(plane * Operand::planes), again(plane * Operand::planes);
     cuda::NormArgs<Norm> args{norm.weights(), device_x.data(), rows, operand.data(), plane, overflows.data()};
-    launch<Stage>(cuda::norm_rows_launch(rows), args);
+    launch_and_wait<Stage>(cuda::norm_rows_launch(rows), args);
     args.operand = again.data();
-    launch<Stage>(cuda::norm_rows_launch(rows), args);
+    launch_and_wait<Stage>(cuda::norm_rows_launch(rows), args);
     const std::vector<unsigned short> found = operand.read();
     CHECK(same_bits(found, again.read()));
     Worst worst;
@@ -129,7 +129,7 @@ struct RouterRun {
         const DeviceArray<float> device_x(x), device_router(router), device_bias(bias);
         const Guarded<int> experts(size(rows, Dims::experts_used));
         const Guarded<float> weights(size(rows, Dims::experts_used));
-        launch<cuda::Router<Norm, Dims>>(
+        launch_and_wait<cuda::Router<Norm, Dims>>(
             cuda::router_launch(rows, Dims::experts),
             {norm.weights(), device_x.data(), device_router.data(),
              bias.empty() ? nullptr : device_bias.data(), rows, experts.data(), weights.data()});
@@ -236,8 +236,9 @@ void check_sort(const std::vector<int>& expert, int rows, int used, int experts)
     INFO("rows " << rows << ", used " << used << ", experts " << experts);
     const DeviceArray<int> device_expert(expert);
     const Guarded<int> offsets(size(experts + 1, 1)), x_rows(expert.size()), place(expert.size());
-    launch<cuda::ExpertSort>(cuda::expert_sort_launch(experts),
-                             {device_expert.data(), rows, used, offsets.data(), x_rows.data(), place.data()});
+    launch_and_wait<cuda::ExpertSort>(
+        cuda::expert_sort_launch(experts),
+        {device_expert.data(), rows, used, offsets.data(), x_rows.data(), place.data()});
     std::vector<int> expected_offsets, order;
     for (int e = 0; e < experts; ++e) {
         expected_offsets.push_back(static_cast<int>(order.size()));
@@ -273,7 +274,7 @@ void check_combine(int rows) {
     std::shuffle(place.begin(), place.end(), random);
     const DeviceArray<float> device_y(y), device_weight(weight), x(before);
     const DeviceArray<int> device_place(place);
-    launch<cuda::CombineExperts<TestDims<hidden, used, used>>>(
+    launch_and_wait<cuda::CombineExperts<TestDims<hidden, used, used>>>(
         cuda::combine_launch(rows), {device_y.data(), device_place.data(), device_weight.data(), x.data()});
     const std::vector<float> found = x.read();
     Worst worst;
@@ -364,7 +365,7 @@ void check_embed(bool listed) {
     args.magnitude = magnitude;
     args.cosines = cosines.data();
     args.sines = sines.data();
-    launch<cuda::Embed<Format, PositionFormat, Dims>>(cuda::embed_launch(rows), args);
+    launch_and_wait<cuda::Embed<Format, PositionFormat, Dims>>(cuda::embed_launch(rows), args);
     const std::vector<float> found = x.read(), c = cosines.read(), s = sines.read();
     long different = 0;
     Worst worst;

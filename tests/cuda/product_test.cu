@@ -138,9 +138,9 @@ void check_dense(const std::vector<int>& row_counts) {
             args.bias = device_bias.data();
             args.y = y.data();
             const cuda::LaunchShape shape = shape_of<Stage>(tiling, cuda::row_tiles(width), rows, 0);
-            launch<Stage>(shape, args);
+            launch_and_wait<Stage>(shape, args);
             args.y = again.data();
-            launch<Stage>(shape, args);
+            launch_and_wait<Stage>(shape, args);
             const std::vector<float> found = y.read();
             CHECK(same_bits(found, again.read()));
             Worst worst;
@@ -222,7 +222,8 @@ void check_grouped(const std::vector<int>& counts, bool gathered) {
         args.rows = groups.rows();
         args.bias = device_bias.data();
         args.y = y.data();
-        launch<Stage>(shape_of<Stage>(tiling, cuda::row_tiles(width), groups.rows(), groups.experts()), args);
+        launch_and_wait<Stage>(
+            shape_of<Stage>(tiling, cuda::row_tiles(width), groups.rows(), groups.experts()), args);
         const std::vector<float> found = y.read();
         Worst worst;
         for (std::size_t i = 0; i < found.size(); ++i) {
@@ -272,7 +273,7 @@ void check_activation(int rows) {
     args.operand = operand.data();
     args.operand_plane = size(rows, stride);
     args.overflows = overflows.data();
-    launch<Stage>(shape_of<Stage>(tiling, Epilogue::covered_row_tiles, rows, 0), args);
+    launch_and_wait<Stage>(shape_of<Stage>(tiling, Epilogue::covered_row_tiles, rows, 0), args);
     const std::vector<unsigned short> found = operand.read();
     const std::vector<Sum> sums = reference(w, x);
     Worst worst;
@@ -388,14 +389,14 @@ void time_product(const char* name, const TimedProduct<Format, columns, Epilogue
     using Stage = cuda::Product<Format, columns, Epilogue, tiling>;
     const cuda::LaunchShape shape =
         shape_of<Stage>(tiling, Epilogue::covered_row_tiles, product.rows, product.experts);
-    launch<Stage>(shape, product.args());
+    launch_and_wait<Stage>(shape, product.args());
     cudaEvent_t begin, end;
     REQUIRE(cudaEventCreate(&begin) == cudaSuccess);
     REQUIRE(cudaEventCreate(&end) == cudaSuccess);
     const int repetitions = 20;
     float milliseconds = 0;
     REQUIRE(cudaEventRecord(begin) == cudaSuccess);
-    for (int i = 0; i < repetitions; ++i) start<Stage>(shape, product.args());
+    for (int i = 0; i < repetitions; ++i) cuda::launch<Stage>(shape, product.args());
     REQUIRE(cudaEventRecord(end) == cudaSuccess);
     REQUIRE(cudaEventSynchronize(end) == cudaSuccess);
     REQUIRE(cudaEventElapsedTime(&milliseconds, begin, end) == cudaSuccess);
@@ -502,7 +503,7 @@ TEST_CASE("what FP16 cannot hold is limited and counted") {
     args.operand = operand.data();
     args.operand_plane = size(rows, width);
     args.overflows = overflows.data();
-    launch<Stage>(shape_of<Stage>(0, Epilogue::covered_row_tiles, rows, 0), args);
+    launch_and_wait<Stage>(shape_of<Stage>(0, Epilogue::covered_row_tiles, rows, 0), args);
     const std::vector<unsigned short> found = operand.read();
     for (std::size_t row = 0; row < rows; ++row) {
         CHECK(half_double(found[row * width + 7]) == 65504.0);
@@ -535,10 +536,10 @@ TEST_CASE("products are added to the residual") {
         args.rows = rows;
         args.bias = device_bias.data();
         args.y = y.data();
-        launch<Stage>(shape_of<Stage>(tiling, cuda::row_tiles(width), rows, 0), args);
+        launch_and_wait<Stage>(shape_of<Stage>(tiling, cuda::row_tiles(width), rows, 0), args);
         args.bias = nullptr;
         args.y = without_bias.data();
-        launch<Stage>(shape_of<Stage>(tiling, cuda::row_tiles(width), rows, 0), args);
+        launch_and_wait<Stage>(shape_of<Stage>(tiling, cuda::row_tiles(width), rows, 0), args);
         const std::vector<float> found = y.read(), unbiased = without_bias.read();
         Worst worst, worst_unbiased;
         for (std::size_t i = 0; i < found.size(); ++i) {

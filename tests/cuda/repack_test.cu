@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/device.hpp"
+#include "cuda/launch.cuh"
 #include "cuda/random_blocks.hpp"
 #include "cuda/tiles.hpp"
 #include "gg/cuda/weight_format.hpp"
@@ -34,11 +34,6 @@ template <class Format>
 constexpr bool sizes_agree = Tile<Format>::bytes == TileGeometry::tile_bytes(dtype_of<Format>) &&
                              Tile<Format>::bytes == cuda_test::TileBytes<Format>::bytes;
 static_assert(sizes_agree<F16> && sizes_agree<BF16> && sizes_agree<Q8_0> && sizes_agree<MXFP4>);
-
-template <class Target>
-__global__ void __launch_bounds__(Repack<Target>::threads) repack(const __grid_constant__ RepackArgs args) {
-    Repack<Target>::run(args);
-}
 
 /// The kernel, one warp and one lane after the other.
 template <class Target>
@@ -139,8 +134,7 @@ Outcome run(RepackArgs args, const std::vector<unsigned char>& first,
     args.sources[1].rows = device_second.data() + offset;
     args.tiles = tiles.data();
     args.faults = faults.data();
-    repack<Target><<<repack_blocks(args), repack_threads>>>(args);
-    REQUIRE(cudaGetLastError() == cudaSuccess);
+    launch<Repack<Target>>(repack_blocks(args), args);
     return {tiles.read(), faults.read()};
 }
 

@@ -7,11 +7,13 @@
 #include <string>
 #include <vector>
 
-#include "cuda/device.hpp"
+#include "cuda/launch.cuh"
 #include "cuda/sampler_cases.hpp"
 #include "gg/cuda/sampler.cuh"
 
 using cuda_test::DeviceArray;
+using cuda_test::launch;
+using gg::cuda::prepare;
 using gg::cuda::SamplerArgs;
 using gg::cuda::SamplerState;
 using gg::text::SamplerOptions;
@@ -20,42 +22,24 @@ using sampler_cases::Source;
 
 namespace {
 
-template <class Stage>
-__global__ void __launch_bounds__(Stage::threads) kernel(const __grid_constant__ typename Stage::Args args) {
-    Stage::run(args);
-}
-
-/// Launches a stage. `early`: it may start before its predecessor ends, if it was compiled to wait for it.
-template <class Stage>
-void launch(const typename Stage::Args& args, dim3 grid, cudaStream_t stream, bool early) {
-    cudaFuncAttributes attributes;
-    REQUIRE(cudaFuncGetAttributes(&attributes, kernel<Stage>) == cudaSuccess);
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3(Stage::threads);
-    config.stream = stream;
-    config.attrs = &attribute;
-    config.numAttrs = early && attributes.ptxVersion >= 90 ? 1 : 0;
-    REQUIRE(cudaLaunchKernelEx(&config, kernel<Stage>, args) == cudaSuccess);
-}
-
-/// All four. `first`: nothing before them in the graph.
+/// Launches all four. `first`: nothing before them in the graph.
 void launch_all(const SamplerArgs& args, cudaStream_t stream, bool early, bool first) {
     const dim3 grid(static_cast<unsigned>(gg::cuda::sampler_grid(args.vocabulary)),
                     static_cast<unsigned>(args.rows));
-    launch<gg::cuda::SamplerMaximum>(args, grid, stream, early && !first);
-    launch<gg::cuda::SamplerHistogram>(args, grid, stream, early);
-    launch<gg::cuda::SamplerGather>(args, grid, stream, early);
-    launch<gg::cuda::SamplerChoose>(args, dim3(static_cast<unsigned>(args.rows)), stream, early);
+    launch<gg::cuda::SamplerMaximum>(grid, args, stream, {.early = early && !first});
+    launch<gg::cuda::SamplerHistogram>(grid, args, stream, {.early = early});
+    launch<gg::cuda::SamplerGather>(grid, args, stream, {.early = early});
+    launch<gg::cuda::SamplerChoose>(dim3(static_cast<unsigned>(args.rows)), args, stream, {.early = early});
 }
 
 /// A captured graph of `repeats` draws.
 class Graph {
   public:
     Graph(const SamplerArgs& args, cudaStream_t stream, bool early, int repeats) {
+        prepare<gg::cuda::SamplerMaximum>();
+        prepare<gg::cuda::SamplerHistogram>();
+        prepare<gg::cuda::SamplerGather>();
+        prepare<gg::cuda::SamplerChoose>();
         REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
         for (int i = 0; i < repeats; ++i) launch_all(args, stream, early, i == 0);
         REQUIRE(cudaStreamEndCapture(stream, &graph_) == cudaSuccess);
@@ -134,7 +118,7 @@ class GpuSampler {
         if (tokens.empty()) return;
         copy(tokens_.data(), tokens);
         launch<gg::cuda::SamplerAccept>(
-            {states_.data() + row, tokens_.data(), static_cast<int>(tokens.size())}, dim3(1), stream_, false);
+            dim3(1), {states_.data() + row, tokens_.data(), static_cast<int>(tokens.size())}, stream_);
         stream_.wait();
     }
 

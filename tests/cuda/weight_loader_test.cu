@@ -13,6 +13,7 @@
 #include "cuda/device.hpp"
 #include "cuda/random_blocks.hpp"
 #include "cuda/tiles.hpp"
+#include "gg/cuda/launch.hpp"
 #include "gg/cuda/repack.cuh"
 #include "gg/gguf/writer.hpp"
 
@@ -23,20 +24,14 @@ using namespace gg::cuda;
 
 namespace {
 
-template <class Target>
-__global__ void __launch_bounds__(Repack<Target>::threads) repack(const __grid_constant__ RepackArgs args) {
-    Repack<Target>::run(args);
-}
-
 void launch_repack(DType target, const RepackArgs& args, cudaStream_t stream) {
     gg::format::visit(target, [&](auto format) {
         using Target = decltype(format);
         if constexpr (device_type(gg::format::dtype_of<Target>) == gg::format::dtype_of<Target>)
-            repack<Target><<<repack_blocks(args), repack_threads, 0, stream>>>(args);
+            launch<Repack<Target>>(repack_blocks(args), args, stream);
         else
             throw gg::Error(gg::ErrorCode::internal, "not a format of tiles");
     });
-    check(cudaGetLastError(), "launching repack");
 }
 
 /// A file in memory with random tensors.

@@ -14,6 +14,9 @@ HOST_FILES = tuple(f"format/{name}.hpp" for name in (
     "encode", "encode_blocks", "encode_k_minimum", "encode_k_search", "encode_nibbles", "encode_q6_k", "encode_scale",
     "validate", "visit"))
 
+# Headers of the host that define kernels: only nvcc compiles them.
+NVCC_FILES = ("cuda/launch.hpp",)
+
 
 def all_headers(include, endings=("hpp", "cuh")):
     """Every header of the library, as it is included: "gg/core/error.hpp"."""

@@ -1,4 +1,5 @@
-"""The headers that host and device share compile as device code, for every architecture that gg names."""
+"""The headers that host and device share compile as device code, for every architecture that gg names; those that
+only nvcc compiles, alone and as a whole."""
 
 import argparse
 import os
@@ -32,6 +33,12 @@ def main():
                        f"-I{options.include}", *includes, pathlib.Path(__file__).with_name("device.cu"),
                        "-o", os.path.join(folder, f"{architecture}.cubin")]
             result.check_run(f"device headers for {architecture}", checks.run(command))
+        for header in checks.NVCC_FILES:
+            source = pathlib.Path(folder, "alone.cu")
+            source.write_text(f'#include "gg/{header}"\n', encoding="utf-8")
+            result.check_run(f"gg/{header} alone", checks.run(
+                [nvcc, "-std=c++20", "-c", "--Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra,-Werror",
+                 f"-I{options.include}", source, "-o", os.path.join(folder, "alone.o")]))
     return result.close()
 
 

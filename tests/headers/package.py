@@ -1,5 +1,5 @@
-"""gg configures on a machine without CUDA, installs, and a project outside its tree, whose program is the
-README's example, builds against it and runs a model."""
+"""gg configures on a machine without CUDA, installs, and a project outside its tree, whose programs are the
+README's examples, builds against it. One runs a model; one, where nvcc is found, a stage on a GPU."""
 
 import argparse
 import os
@@ -20,9 +20,10 @@ def without_nvcc(environment):
     return clean
 
 
-def readme_example(readme):
-    """The README's first C++ program."""
-    return re.search(r"^```cpp\n(.*?)^```$", readme.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
+def readme_example(readme, language):
+    """The README's first program in a language."""
+    text = readme.read_text(encoding="utf-8")
+    return re.search(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1]
 
 
 def check_configuring(result, configure, folder):
@@ -50,6 +51,20 @@ def check_consumer(result, program, model):
     return result.check("the README's program reports a missing file", [refused.stderr] if wrong else [])
 
 
+def check_cuda_consumer(result, program):
+    """Runs the README's program for nvcc, which prints a logit from a GPU and from the host. The GPU's operand is
+    FP16: off by at most 2^-11 sum |w y|, and that sum is at most |w| |y| <= (16 / 4) 16, for 256 weights up to 1/4
+    and a normed row with gains up to 1."""
+    if not program.exists():
+        return result.check("the README's program for nvcc runs", ["it was not built"])
+    ran = checks.run([program])
+    if "cudaErrorNoDevice" in ran.stderr or "cudaErrorInsufficientDriver" in ran.stderr:
+        return result.skip("no CUDA device: running the README's program for nvcc")
+    numbers = [float(word) for word in ran.stdout.split()]
+    right = ran.returncode == 0 and len(numbers) == 2 and abs(numbers[0] - numbers[1]) <= 64 * 2**-11
+    return result.check("the README's program for nvcc runs", [] if right else [ran.stdout + ran.stderr])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("source", "cmake", "generator", "compiler"):
@@ -63,14 +78,23 @@ def main():
         parts_off = [f"-DGG_BUILD_{part}=OFF" for part in ("RUNNER", "TESTS", "BENCH")]
         build = check_configuring(result, [*configure, "-S", source, *parts_off], folder)
 
-        prefix, outside, example = folder / "prefix", folder / "outside", folder / "example.cpp"
+        prefix, outside = folder / "prefix", folder / "outside"
         result.check_run("installs", checks.run([options.cmake, "--install", build, "--prefix", prefix]))
-        example.write_text(readme_example(source / "README.md"), encoding="utf-8")
+        examples = {"EXAMPLE": ("cpp", folder / "example.cpp")}
+        if shutil.which("nvcc"):
+            examples["CUDA_EXAMPLE"] = ("cuda", folder / "example.cu")
+        for language, path in examples.values():
+            path.write_text(readme_example(source / "README.md", language), encoding="utf-8")
         result.check_run("find_package(gg) from outside",
                          checks.run([*configure, "-S", pathlib.Path(__file__).with_name("consumer"), "-B", outside,
-                                     f"-DCMAKE_PREFIX_PATH={prefix}", f"-DEXAMPLE={example}"]))
-        result.check_run("the README's program builds", checks.run([options.cmake, "--build", outside]))
+                                     f"-DCMAKE_PREFIX_PATH={prefix}",
+                                     *(f"-D{name}={path}" for name, (_, path) in examples.items())]))
+        result.check_run("the README's programs build", checks.run([options.cmake, "--build", outside]))
         check_consumer(result, outside / "consumer", source / "tests/data/model/llama-text.gguf")
+        if "CUDA_EXAMPLE" in examples:
+            check_cuda_consumer(result, outside / "cuda-consumer")
+        else:
+            result.skip("no nvcc: the README's program for nvcc")
     return result.close()
 
 

@@ -1,7 +1,6 @@
-// A family that the library does not have, composed from its blocks and one policy of its own: RMS norms of
-// queries and keys, and attention and MLP in parallel from one norm,
-//   n = rms(x),  x += attention(n) + mlp(n).
-// Read this to add a family: a policy where attention differs, the layer type, and a struct that names them.
+// A family that the library does not have, composed from its blocks and one policy of its own, against its
+// golden. Read tests/cuda/parallel_composition.hpp and parallel_family.hpp to add a family: a policy where
+// attention differs, the layer type, and a struct that names them.
 #include <algorithm>
 #include <cmath>
 #include <fstream>
@@ -10,60 +9,14 @@
 #include <vector>
 
 #include "catch.hpp"
-#include "gg/block/rms_norm.hpp"
-#include "gg/block/rope.hpp"
-#include "gg/block/swiglu.hpp"
+#include "cuda/parallel_family.hpp"
 #include "gg/gguf/file.hpp"
 #include "gg/host/model.hpp"
-#include "gg/model/read_dims.hpp"
 
 namespace {
 
-/// The RMS norm of each query and key head. Composed before the rotary embedding, it is applied before it.
-struct QkNorm : gg::AttentionPolicy {
-    template <class Store>
-    struct Weights {
-        typename Store::Vector query_gain, key_gain;  // [head_dim]
-    };
-
-    template <class Visitor, class Weights, class Dims>
-    static void visit(Visitor& visitor, Weights& w, const Dims& dims) {
-        visitor.vector("attn_q_norm", "weight", w.query_gain, dims.head_dim);
-        visitor.vector("attn_k_norm", "weight", w.key_gain, dims.head_dim);
-    }
-
-    template <class Weights, class Dims>
-    static void transform(const Weights& w, const Dims& dims, const gg::HeadPlace& head, float* x) {
-        float squares = 0.0f;
-        for (int i = 0; i < dims.head_dim; ++i) squares += x[i] * x[i];
-        const float scale = gg::RmsNorm::scale(squares, dims.head_dim, dims.norm_epsilon);
-        const auto& gain = head.is_key ? w.key_gain : w.query_gain;
-        for (int i = 0; i < dims.head_dim; ++i) x[i] *= scale * gain[i];
-    }
-};
-
-/// The family, for any policies, so that the tests below can compose it wrongly too.
-template <class... Policies>
-struct Parallel {
-    static constexpr const char* architecture = "parallel-qknorm";
-    static constexpr const char* layer_norms[1] = {"attn_norm"};
-
-    using Embedding = gg::TokenEmbedding;
-    using Layer = gg::Sequence<gg::Residual<gg::RmsNorm, gg::Attention<Policies...>, gg::Mlp<gg::Swiglu>>>;
-    using FinalNorm = gg::RmsNorm;
-
-    static gg::Dims read_dims(const gg::gguf::File& file) {
-        const gg::Hyperparameters h(file, architecture);
-        gg::Dims dims = gg::read_common_dims(h, "attention.layer_norm_rms_epsilon");
-        dims.feed_forward = h.positive("feed_forward_length");
-        gg::read_rope_dims(h, dims, 10000.0);
-        return dims;
-    }
-};
-
-using ParallelQkNorm = Parallel<QkNorm, gg::HalfSplitRope>;
-
-// The library ends here; the rest compares with the golden.
+using parallel::QkNorm;
+using ParallelQkNorm = parallel::QkNormFamily;
 
 const std::string golden_path = std::string(GG_TEST_DATA) + "/model/parallel-qknorm";
 
@@ -142,12 +95,13 @@ TEST_CASE("the golden notices every wrong composition of the family") {
         CHECK(difference.median > 100 * 1e-5);
         CHECK(difference.largest > 100 * 1e-4);
     };
-    check("adjacent pairs", log_probabilities<Parallel<QkNorm, gg::Rope>>(golden.tokens));
-    check("no rotary embedding", log_probabilities<Parallel<QkNorm>>(golden.tokens));
-    check("no norms", log_probabilities<Parallel<NamedOnly, gg::HalfSplitRope>>(golden.tokens));
+    check("adjacent pairs", log_probabilities<parallel::Family<QkNorm, gg::Rope>>(golden.tokens));
+    check("no rotary embedding", log_probabilities<parallel::Family<QkNorm>>(golden.tokens));
+    check("no norms", log_probabilities<parallel::Family<NamedOnly, gg::HalfSplitRope>>(golden.tokens));
     check("norms after the rotary embedding",
-          log_probabilities<Parallel<gg::HalfSplitRope, QkNorm>>(golden.tokens));
-    check("gains swapped", log_probabilities<Parallel<SwappedGains, gg::HalfSplitRope>>(golden.tokens));
+          log_probabilities<parallel::Family<gg::HalfSplitRope, QkNorm>>(golden.tokens));
+    check("gains swapped",
+          log_probabilities<parallel::Family<SwappedGains, gg::HalfSplitRope>>(golden.tokens));
 }
 
 TEST_CASE("a composition that does not fit the file's tensors is refused, and they are named") {
@@ -161,9 +115,9 @@ TEST_CASE("a composition that does not fit the file's tensors is refused, and th
         }
         return "nothing refused";
     };
-    CHECK(refusal(Parallel<gg::HalfSplitRope>{}) ==
+    CHECK(refusal(parallel::Family<gg::HalfSplitRope>{}) ==
           "4 surplus: blk.0.attn_q_norm.weight, blk.0.attn_k_norm.weight, blk.1.attn_q_norm.weight, "
           "blk.1.attn_k_norm.weight");
-    CHECK(refusal(Parallel<QkNorm, gg::HalfSplitRope, gg::Sinks>{}) ==
+    CHECK(refusal(parallel::Family<QkNorm, gg::HalfSplitRope, gg::Sinks>{}) ==
           "2 missing: blk.0.attn_sinks.weight, blk.1.attn_sinks.weight");
 }

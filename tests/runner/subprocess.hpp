@@ -59,11 +59,12 @@ class Child {
             ::close(ends[0]);
             posix_spawn_file_actions_adddup2(&files, ends[1], 1);
         }
-        ::setenv("CUDA_VISIBLE_DEVICES", "", 1);
-        std::vector<char*> pointers;
-        for (std::string& argument : arguments) pointers.push_back(argument.data());
-        pointers.push_back(nullptr);
-        const int error = ::posix_spawn(&process_, GG_RUNNER, &files, nullptr, pointers.data(), environ);
+        // Without a GPU on every machine; this process, whose other tests may use one, keeps its environment.
+        std::vector<std::string> environment = {"CUDA_VISIBLE_DEVICES="};
+        for (char** variable = environ; *variable != nullptr; ++variable)
+            if (!std::string_view(*variable).starts_with(environment[0])) environment.emplace_back(*variable);
+        const int error = ::posix_spawn(&process_, GG_RUNNER, &files, nullptr, pointers_to(arguments).data(),
+                                        pointers_to(environment).data());
         posix_spawn_file_actions_destroy(&files);
         if (ends[1] >= 0) ::close(ends[1]);
         if (error != 0) throw std::runtime_error("cannot start " GG_RUNNER);
@@ -101,6 +102,14 @@ class Child {
     }
 
   private:
+    /// As C wants a list of strings.
+    static std::vector<char*> pointers_to(std::vector<std::string>& strings) {
+        std::vector<char*> pointers;
+        for (std::string& string : strings) pointers.push_back(string.data());
+        pointers.push_back(nullptr);
+        return pointers;
+    }
+
     gguf_test::TemporaryFolder folder_;
     pid_t process_ = -1;
 };

@@ -12,9 +12,18 @@ bool contains(const std::string& text, std::string_view part) {
 }
 
 /// Every command that opens a model, complete but for the model.
-const std::vector<std::vector<std::string>> commands = {
-    {"run", "-p", "a"},          {"score", "--text-file", "-"}, {"perplexity", "--text-file", "-"},
-    {"tokenize", "--text", "a"}, {"detokenize", "1"},           {"info"}};
+const std::vector<std::vector<std::string>>& commands() {
+    static const auto all = [] {
+        std::vector<std::vector<std::string>> list = {
+            {"run", "-p", "a"},          {"score", "--text-file", "-"}, {"perplexity", "--text-file", "-"},
+            {"tokenize", "--text", "a"}, {"detokenize", "1"},           {"info"}};
+        // Built without CUDA it opens nothing.
+        if (contains(run_gg({"--version"}).out, "(host, CUDA)"))
+            list.push_back({"compile", "--arch", "sm_90a"});
+        return list;
+    }();
+    return all;
+}
 
 std::vector<std::string> with_model(std::vector<std::string> command, const std::string& path) {
     command.insert(command.end(), {"-m", path});
@@ -38,6 +47,7 @@ TEST_CASE("help and version go to standard output") {
                                                {"score", "--help"},
                                                {"perplexity", "--help"},
                                                {"quantize", "--help"},
+                                               {"compile", "--help"},
                                                {"tokenize", "--help"},
                                                {"detokenize", "-h"},
                                                {"info", "--help"},
@@ -49,7 +59,7 @@ TEST_CASE("help and version go to standard output") {
         CHECK(contains(result.out, "gg"));
     }
     const std::string help = run_gg({"--help"}).out;
-    for (const auto& command : commands) CHECK(contains(help, "\n  " + command[0] + " "));
+    for (const auto& command : commands()) CHECK(contains(help, "\n  " + command[0] + " "));
     // Defaults are shown, in whatever way the parser's version shows them.
     const std::string run = run_gg({"help", "run"}).out;
     const auto shows = [&](const std::string& option, const char* value) {
@@ -82,7 +92,7 @@ TEST_CASE("wrong usage is exit code 2, with nothing on standard output") {
         {"run", "-m", "x", "nonsense"},
         {"tokenize", "-m", "x", "--text", "a", "--file", "b"},
         {"score", "-m", "x", "--text-file", "a", "--tokens-file", "b"}};
-    for (const auto& command : commands) {
+    for (const auto& command : commands()) {
         wrong.push_back(command);  // no model
         for (const std::string& sum : {std::string("12"), std::string(64, 'g'), std::string(65, 'a')})
             wrong.push_back(with_model(command, "x") + std::vector<std::string>{"--sha256", sum});
@@ -120,7 +130,7 @@ TEST_CASE("a model that cannot be opened is exit code 1 and named") {
     gguf_test::TemporaryFolder folder;
     write_file(folder / "text.gguf", "This is not a model.");
     write_file(folder / "empty.gguf", "");
-    for (const auto& command : commands)
+    for (const auto& command : commands())
         for (const std::string& path :
              {std::string(folder / "missing.gguf"), folder.path().string(), std::string(folder / "text.gguf"),
               std::string(folder / "empty.gguf")}) {
@@ -148,7 +158,7 @@ TEST_CASE("a model is refused if its SHA-256 differs") {
     write_file(folder / "s-00002-of-00003.gguf", "");
     write_file(folder / "s-00003-of-00003.gguf", "bc");
     for (const std::string path : {folder / "m.gguf", folder / "s-00001-of-00003.gguf"})
-        for (const auto& command : commands) {
+        for (const auto& command : commands()) {
             CAPTURE(command, path);
             const Result refused =
                 run_gg(with_model(command, path) + std::vector<std::string>{"--sha256", other});

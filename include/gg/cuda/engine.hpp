@@ -4,10 +4,13 @@
 
 #include <cuda_runtime_api.h>
 
-#include <cmath>
+#include <algorithm>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gg/cuda/common_units.hpp"
@@ -150,9 +153,18 @@ class Engine {
     /// Makes the workspace for reading prompts of `rows` rows at a time, if it is smaller.
     void reserve_prefill(int rows) {
         if (prefill_ && prefill_->rows() >= rows) return;
+        take_over(nullptr);  // a session's logits may lie in the old one
         synchronise();
+        const int before = prefill_ ? prefill_->rows() : 0;
         prefill_.reset();
-        prefill_ = std::make_unique<PrefillStep<Family>>(*parts_, rows, overflows(), *stream_);
+        try {
+            prefill_ = std::make_unique<PrefillStep<Family>>(*parts_, rows, overflows(), *stream_);
+        } catch (const Error&) {
+            // The sessions that there are go on as before.
+            if (before > 0)
+                prefill_ = std::make_unique<PrefillStep<Family>>(*parts_, before, overflows(), *stream_);
+            throw;
+        }
     }
     /// What that workspace takes, and what it would take.
     std::uint64_t prefill_bytes() const { return prefill_ ? prefill_->bytes() : 0; }
@@ -185,7 +197,8 @@ class Engine {
     }
     int* drawn() const { return counters_.data() + 1; }
 
-    /// The id that was drawn, after waiting for it. Tells the user once if activations were cut off.
+    /// Waits for all that was enqueued and returns the last id that was drawn. Tells the user once if
+    /// activations were cut off.
     int read_drawn() {
         int values[counters] = {};
         check(cudaMemcpyAsync(values, counters_.data(), counters_.bytes(), cudaMemcpyDeviceToHost, *stream_),
@@ -201,6 +214,7 @@ class Engine {
         virtual ~Owner() = default;
         virtual void save_logits() = 0;
     };
+    /// (null: the buffers are about to go).
     void take_over(Owner* owner) {
         if (owner_ != nullptr && owner_ != owner) owner_->save_logits();
         owner_ = owner;

@@ -17,15 +17,27 @@
 
 namespace gg::cuda {
 
-/// A kernel of a module, ready to be launched on the device that was current when it was made.
+/// A kernel and its dynamic shared memory.
 class Kernel {
   public:
     Kernel() = default;
-    Kernel(cudaKernel_t kernel, std::string name, std::size_t shared_bytes)
-        : kernel_(kernel), name_(std::move(name)), shared_bytes_(shared_bytes) {}
+    Kernel(const void* function, std::string name, std::size_t shared_bytes)
+        : function_(function), name_(std::move(name)), shared_bytes_(shared_bytes) {}
 
     const std::string& name() const { return name_; }
-    explicit operator bool() const { return kernel_ != nullptr; }
+    explicit operator bool() const { return function_ != nullptr; }
+
+    /// Sets its shared memory on the current device. All kernels ask for the largest share that the chip can
+    /// set, so that neighbours can overlap without a switch.
+    void prepare() const {
+        check(
+            cudaFuncSetAttribute(function_, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shared_bytes_)),
+            "reserving " + std::to_string(shared_bytes_) + " bytes of shared memory for the kernel " + name_);
+        check(cudaFuncSetAttribute(function_, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                   cudaSharedmemCarveoutMaxShared),
+              "choosing the shared memory of the kernel " + name_);
+    }
 
     /// Enqueues the kernel. `args` points to its argument and is read before this returns. `programmatic`
     /// lets it start before its predecessor in the stream has ended (sm_90 and later); then it must wait
@@ -50,13 +62,12 @@ class Kernel {
         config.attrs = &attribute;
         config.numAttrs = programmatic ? 1 : 0;
         void* pointers[] = {const_cast<void*>(args)};
-        const cudaError_t result =
-            cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel_), pointers);
+        const cudaError_t result = cudaLaunchKernelExC(&config, function_, pointers);
         if (result != cudaSuccess) check(result, "launching the kernel " + name_);
     }
 
   private:
-    cudaKernel_t kernel_ = nullptr;
+    const void* function_ = nullptr;  ///< a cudaKernel_t, or the host's handle of a __global__ function
     std::string name_;
     std::size_t shared_bytes_ = 0;
 };
@@ -82,20 +93,14 @@ class Module {
         if (library_ != nullptr) cudaLibraryUnload(library_);
     }
 
-    /// A kernel that is launched with `shared_bytes` of dynamic shared memory. All kernels ask for the
-    /// largest share of shared memory that the chip can set, so that neighbours can overlap without a switch.
+    /// A kernel that is launched with `shared_bytes` of dynamic shared memory.
     Kernel kernel(const std::string& name, std::size_t shared_bytes) const {
         cudaKernel_t kernel = nullptr;
         check(cudaLibraryGetKernel(&kernel, library_, name.c_str()),
               "finding the kernel " + name + " of " + name_);
-        const void* function = reinterpret_cast<const void*>(kernel);
-        check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shared_bytes)),
-              "reserving " + std::to_string(shared_bytes) + " bytes of shared memory for the kernel " + name);
-        check(cudaFuncSetAttribute(function, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                   cudaSharedmemCarveoutMaxShared),
-              "choosing the shared memory of the kernel " + name);
-        return Kernel(kernel, name, shared_bytes);
+        const Kernel found(reinterpret_cast<const void*>(kernel), name, shared_bytes);
+        found.prepare();
+        return found;
     }
 
     struct Global {

@@ -20,8 +20,10 @@ struct Chip {
     int shared_whole;  ///< of a block alone
 };
 
-/// Shared memory that a stage declares itself: barriers, lists of experts, statistics.
-inline constexpr int reserved_shared_bytes = 4096;
+/// Shared memory left for what a stage declares itself: barriers, statistics, and each row's experts.
+GG_HD constexpr int reserved_shared_bytes(int rows) {
+    return rows == 1 ? 2048 : 4096;
+}
 
 /// One stage's product.
 struct MatvecShape {
@@ -86,7 +88,7 @@ GG_HD constexpr MatvecPlan plan_with_warps(const MatvecShape& s, const Chip& chi
     p.slots = s.whole_rows ? 1 : ceil_div(p.blocks, s.row_tiles) + 1;
     p.sum_bytes = (p.round_rows + warps) * 16 * s.rows * 4;
     const int budget = s.rows == 1 ? chip.shared_half : chip.shared_whole;
-    const int left = budget - s.activation_bytes - p.sum_bytes - reserved_shared_bytes;
+    const int left = budget - s.activation_bytes - p.sum_bytes - reserved_shared_bytes(s.rows);
     const int slot_bytes = warps * p.chunk_tiles * s.tile_bytes;
     p.depth = at_most(8, left > 0 ? left / slot_bytes : 0);
     p.ring_bytes = p.depth * slot_bytes;

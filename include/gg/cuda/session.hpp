@@ -74,6 +74,7 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
             }
             done += rows;
         }
+        engine_.read_drawn();  // for what it tells the user
         history_.set_logits();
     }
 
@@ -87,7 +88,9 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
             sampling.blocked = DeviceBuffer<unsigned>(words.size(), "the ids that are never drawn");
             upload(sampling.blocked.data(), words.data(), sampling.blocked.bytes());
         }
-        sampling.recent = DeviceBuffer<int>(std::size_t(sampler_recent(options)), "the recent tokens");
+        const auto recent = static_cast<std::size_t>(sampler_recent(options));
+        sampling.recent = DeviceBuffer<int>(recent, "the recent tokens");
+        sampling.incoming = DeviceBuffer<int>(recent, "the recent tokens");
         sampling.state = DeviceBuffer<SamplerState>(1, "the state of drawing tokens");
         sampling.start = sampler_state(options, sampling.blocked.data(), sampling.recent.data());
         upload(sampling.state.data(), &sampling.start, sizeof sampling.start);
@@ -102,7 +105,9 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
         history_.require_logits();
         engine_.use_device();
         engine_.enqueue_draw(logits_, sampling_->state.data());
-        return drawn_id(engine_.read_drawn(), sampling_->steps++);
+        const std::int32_t id = drawn_id(engine_.read_drawn(), sampling_->steps);
+        ++sampling_->steps;  // a failed draw is no step
+        return id;
     }
 
     void reset() override {
@@ -118,7 +123,7 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
   private:
     struct Sampling {
         DeviceBuffer<unsigned> blocked;
-        DeviceBuffer<int> recent;
+        DeviceBuffer<int> recent, incoming;  ///< the ring of the history, and tokens on their way into it
         DeviceBuffer<SamplerState> state;
         SamplerState start;
         std::uint64_t steps = 0;
@@ -155,10 +160,9 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
     void accept(std::span<const std::int32_t> tokens) {
         if (!sampling_ || sampling_->recent.size() == 0 || tokens.empty()) return;
         const auto recent = tokens.last(std::min(tokens.size(), sampling_->recent.size()));
-        DeviceBuffer<int> on_device(recent.size(), "tokens for the history");
-        upload(on_device.data(), recent.data(), on_device.bytes());
-        engine_.enqueue_accept(sampling_->state.data(), on_device.data(), static_cast<int>(recent.size()));
-        engine_.synchronise();
+        upload(sampling_->incoming.data(), recent.data(), recent.size_bytes());
+        engine_.enqueue_accept(sampling_->state.data(), sampling_->incoming.data(),
+                               static_cast<int>(recent.size()));
     }
 
     /// Up to eight tokens through the fused stages.
