@@ -20,6 +20,7 @@ void add_tokenize(CLI::App& app, Action& action);
 void add_detokenize(CLI::App& app, Action& action);
 void add_info(CLI::App& app, Action& action);
 void add_quantize(CLI::App& app, Action& action);
+void add_synth(CLI::App& app, Action& action);
 void add_compile(CLI::App& app, Action& action);
 
 /// The command line is wrong in a way that only shows after it was parsed: exit code 2.

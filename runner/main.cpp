@@ -24,6 +24,7 @@ constexpr const char* examples = R"(Examples:
   gg detokenize -m model.gguf 9906 11 1917
   gg info model.gguf
   gg quantize model-bf16.gguf model-q4_k.gguf --type Q4_K
+  gg synth --preset gpt2 random.gguf
   gg compile model.gguf --arch sm_90a
   gg help run
 
@@ -92,12 +93,13 @@ int parse_and_run(int argc, char** argv) {
     add_detokenize(app, action);
     add_info(app, action);
     add_quantize(app, action);
+    add_synth(app, action);
     add_compile(app, action);
     std::string topic;
     CLI::App* help = app.add_subcommand("help", "Print help on gg or one of its commands");
     help->add_option("COMMAND", topic, "The command")
-        ->check(CLI::IsMember(
-            {"run", "score", "perplexity", "tokenize", "detokenize", "info", "quantize", "compile"}));
+        ->check(CLI::IsMember({"run", "score", "perplexity", "tokenize", "detokenize", "info", "quantize",
+                               "synth", "compile"}));
     const auto print_help = [&app](const CLI::App* command) {
         write_output(command == nullptr ? app.help() : command->help("gg"));
     };

@@ -5,7 +5,6 @@
 #include <exception>
 #include <map>
 #include <memory>
-#include <system_error>
 
 #include "commands.hpp"
 #include "compute.hpp"
@@ -13,6 +12,7 @@
 #include "gg/model/quantize.hpp"
 #include "model_file.hpp"
 #include "output.hpp"
+#include "output_path.hpp"
 #include "progress.hpp"
 #include "signals.hpp"
 
@@ -52,23 +52,6 @@ std::string check_type(std::string& name) {
 
 std::string name_of(DType type) {
     return std::string(info(type).name);
-}
-
-/// Refuses an output that is there already, or is not a file, or is the input.
-void require_output(const gguf::File& file, const Options& options) {
-    const std::filesystem::path out = options.out;
-    std::error_code ignored;
-    if (!std::filesystem::exists(out, ignored)) return;
-    const auto reject = [&](const char* expected, const char* found, const char* next_step) {
-        throw Error(ErrorCode::invalid_request,
-                    {.file = options.out, .expected = expected, .found = found, .next_step = next_step});
-    };
-    for (const gguf::Part& part : file.parts())
-        if (std::filesystem::equivalent(part.path, out, ignored))
-            reject("another file than the input", "the input itself", "Give the output another name.");
-    if (!std::filesystem::is_regular_file(out, ignored)) reject("the name of a new file", "no file", "");
-    if (!options.force)
-        reject("the name of a new file", "a file that is there already", "Overwrite it by --force.");
 }
 
 /// Encodes one tensor after the other, each in batches of some megabytes that threads share. The rows of a
@@ -191,7 +174,7 @@ void note_summary(const std::vector<TensorPlan>& plans, const std::vector<Quanti
 
 void quantize(const Options& options) {
     const gguf::File file = open_model_file(options.model);
-    require_output(file, options);
+    require_output(options.out, options.force, &file);
     const QuantizeTypes types{find_dtype(options.type)->type,
                               find_dtype(options.experts.empty() ? options.type : options.experts)->type};
     const std::vector<TensorPlan> plans = plan_quantization(file, types);

@@ -78,6 +78,7 @@
 #include "gg/model/read_dims.hpp"
 #include "gg/model/reference_file.hpp"
 #include "gg/model/session.hpp"
+#include "gg/model/synthesize.hpp"
 #include "gg/model/tensor_directory.hpp"
 #include "gg/model/weights.hpp"
 #include "gg/text/byte_alphabet.hpp"

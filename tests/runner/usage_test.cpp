@@ -47,6 +47,7 @@ TEST_CASE("help and version go to standard output") {
                                                {"score", "--help"},
                                                {"perplexity", "--help"},
                                                {"quantize", "--help"},
+                                               {"synth", "--help"},
                                                {"compile", "--help"},
                                                {"tokenize", "--help"},
                                                {"detokenize", "-h"},
