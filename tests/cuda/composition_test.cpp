@@ -45,13 +45,10 @@ TEST_CASE("the kernels of a family composed outside the library compile") {
     GG_NEED_NVRTC();
     const Headers headers;
     const auto file = open_file();
-    gg::TensorDirectory directory(file);
     gg::host::VectorStorage vectors;
-    gg::host::Binder binder(directory, vectors);
     gg::ModelWeights<QkNormFamily, gg::host::HostStore> weights;
     const gg::Dims dims = QkNormFamily::read_dims(file);
-    gg::visit_weights<QkNormFamily>(binder, weights, dims);
-    directory.finish();
+    gg::host::bind_weights(file, dims, weights, vectors);
     gg::cuda::KernelCache cache(headers.all());
     for (const gg::cuda::Target& target : {gg::cuda::Target{"sm_80", 108}, gg::cuda::Target{"sm_90a", 132}}) {
         std::vector<gg::cuda::CompileUnit> units;

@@ -21,7 +21,6 @@ using namespace gg::format;
 
 namespace {
 
-static_assert(TileGeometry::rows == tile_rows && TileGeometry::columns == tile_columns);
 
 template <class Format>
 constexpr bool names_agree = format_id<Format> == static_cast<int>(dtype_of<Format>);

@@ -8,8 +8,11 @@
 #include <vector>
 
 #include "cuda/model.hpp"
+#include "refusal.hpp"
 
 namespace cuda_test {
+
+using gg_test::refusal;
 
 struct Subject {
     explicit Subject(const std::filesystem::path& path,
@@ -49,19 +52,6 @@ inline std::vector<std::span<const std::int32_t>> pieces_of(std::span<const std:
 
 inline bool same_bits(std::span<const float> a, std::span<const float> b) {
     return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
-}
-
-/// Runs an action that must be refused, and returns the message.
-template <class Action>
-std::string refusal(gg::ErrorCode code, Action&& action) {
-    try {
-        action();
-    } catch (const gg::Error& error) {
-        CHECK(error.code() == code);
-        return error.what();
-    }
-    FAIL("it was not refused");
-    return {};
 }
 
 }  // namespace cuda_test

@@ -9,8 +9,10 @@
 #include "catch.hpp"
 #include "gg/host/memory.hpp"
 #include "gg/host/plan.hpp"
+#include "refusal.hpp"
 
 using namespace host_test;
+using gg_test::refusal;
 
 namespace {
 
@@ -71,19 +73,6 @@ Logits score_whole(const Subject& subject) {
 
 /// One model of each family, and windows that slide.
 const std::vector<std::string> families = {"gpt2-half", "llama-320", "gpt-oss-mxfp4", "gpt-oss-window"};
-
-/// Runs an action that must be refused, and returns the message.
-template <class Action>
-std::string refusal(gg::ErrorCode code, Action&& action) {
-    try {
-        action();
-    } catch (const gg::Error& error) {
-        CHECK(error.code() == code);
-        return error.what();
-    }
-    FAIL("it was not refused");
-    return {};
-}
 
 bool contains(const std::string& text, const std::vector<std::string>& parts) {
     return std::all_of(parts.begin(), parts.end(),

@@ -14,6 +14,7 @@
 #include "gg/cuda/places.hpp"
 #include "gg/cuda/prefill_args.hpp"
 #include "gg/cuda/weights.hpp"
+#include "gg/cuda/workspace.hpp"
 
 namespace gg::cuda {
 
@@ -48,7 +49,7 @@ class DecodeStep {
     Row* row_list() const { return row_list_; }
     /// [rows()][vocabulary]
     float* logits() const { return logits_; }
-    std::uint64_t bytes() const { return arena_.bytes(); }
+    std::uint64_t bytes() const { return workspace_.bytes(); }
 
     /// Enqueues a step of the first `used_rows` rows of row_list(): appends their tokens to their sequences
     /// and leaves their logits. `early`: kernels may start before their predecessor ends.
@@ -130,36 +131,24 @@ class DecodeStep {
         const int width = std::max(d.feed_forward, d.expert_feed_forward);
         const auto hidden = static_cast<std::uint64_t>(d.hidden);
         const std::uint64_t mixed =
-            2 * rows * static_cast<std::uint64_t>(operand_width(d.heads * d.head_dim));
-        const std::uint64_t h = 2 * rows * static_cast<std::uint64_t>(used * operand_width(width));
-        std::uint64_t bytes = 0;
-        const auto plan = [&](auto*& pointer, std::uint64_t count) {
-            using T = std::remove_reference_t<decltype(*pointer)>;
-            pieces_.push_back({reinterpret_cast<void**>(&pointer), bytes});
-            bytes += DeviceArena::padded(count * sizeof(T));
-        };
-        plan(x_[0], slots * rows * hidden);
-        plan(x_[1], slots * rows * hidden);
-        plan(qkv_, qkv_slots * rows * static_cast<std::uint64_t>(columns.width));
-        plan(mixed_, mixed);
-        plan(h_, h);
-        plan(router_sums_, blocks * rows * static_cast<std::uint64_t>(d.experts));
-        plan(choice_, static_cast<std::uint64_t>(choice_bytes(rows_, used, most)));
-        plan(workspace_, decode_workspace_floats(d.heads, d.head_dim, rows_, splits));
-        plan(counters_, rows * static_cast<std::uint64_t>(d.kv_heads));
-        plan(cosines_, rows * static_cast<std::uint64_t>(d.head_dim / 2));
-        plan(sines_, rows * static_cast<std::uint64_t>(d.head_dim / 2));
-        plan(row_list_, rows);
-        plan(logits_, rows * static_cast<std::uint64_t>(d.vocabulary));
-        arena_ = DeviceArena(bytes, "the workspace of decoding");
-        unsigned char* base = arena_.take(bytes);
-        for (const auto& [pointer, offset] : pieces_) *pointer = base + offset;
-        // Operands' padding and counters are zero from here on.
-        check(cudaMemsetAsync(base, 0, bytes, stream), "clearing the workspace of decoding");
+            2 * rows * static_cast<std::uint64_t>(operand_stride(d.heads * d.head_dim));
+        const std::uint64_t h = 2 * rows * static_cast<std::uint64_t>(used * operand_stride(width));
+        workspace_.plan(x_[0], slots * rows * hidden);
+        workspace_.plan(x_[1], slots * rows * hidden);
+        workspace_.plan(qkv_, qkv_slots * rows * static_cast<std::uint64_t>(columns.width));
+        workspace_.plan(mixed_, mixed);
+        workspace_.plan(h_, h);
+        workspace_.plan(router_sums_, blocks * rows * static_cast<std::uint64_t>(d.experts));
+        workspace_.plan(choice_, static_cast<std::uint64_t>(choice_bytes(rows_, used, most)));
+        workspace_.plan(attention_workspace_, decode_workspace_floats(d.heads, d.head_dim, rows_, splits));
+        workspace_.plan(counters_, rows * static_cast<std::uint64_t>(d.kv_heads));
+        workspace_.plan(cosines_, rows * static_cast<std::uint64_t>(d.head_dim / 2));
+        workspace_.plan(sines_, rows * static_cast<std::uint64_t>(d.head_dim / 2));
+        workspace_.plan(row_list_, rows);
+        workspace_.plan(logits_, rows * static_cast<std::uint64_t>(d.vocabulary));
+        workspace_.allocate("the workspace of decoding", stream);
         splits_ = splits;
     }
-
-    static int operand_width(int width) { return (width + 63) / 64 * 64; }
 
     void embed(cudaStream_t stream, int used_rows) const {
         const EmbedArgs args{
@@ -178,9 +167,10 @@ class DecodeStep {
             at.stream,
             QkvArgs<Norm>{at.normed, norm, tiles.first.tiles, tiles.qkv_bias, qkv_, at.used_rows, overflows_},
             at.early);
-        const DecodeAttentionArgs<Weights> mix{
-            weights,      qkv_,   cosines_,   sines_,    row_list_, parts_.places[at.layer],
-            at.used_rows, mixed_, workspace_, counters_, overflows_};
+        const DecodeAttentionArgs<Weights> mix{weights,      qkv_,      cosines_,
+                                               sines_,       row_list_, parts_.places[at.layer],
+                                               at.used_rows, mixed_,    attention_workspace_,
+                                               counters_,    overflows_};
         kernels.mix->enqueue(
             dim3(static_cast<unsigned>(decode_blocks(parts_.dims.kv_heads, at.used_rows, splits_))),
             at.stream, mix, at.early);
@@ -230,10 +220,9 @@ class DecodeStep {
     int rows_, splits_ = 1;
     std::vector<std::vector<BranchKernels>> kernels_;
     const StageKernel *embed_ = nullptr, *head_ = nullptr;
-    DeviceArena arena_;
-    std::vector<std::pair<void**, std::uint64_t>> pieces_;
+    Workspace workspace_;
     float* x_[2] = {};
-    float *qkv_ = nullptr, *router_sums_ = nullptr, *workspace_ = nullptr, *cosines_ = nullptr,
+    float *qkv_ = nullptr, *router_sums_ = nullptr, *attention_workspace_ = nullptr, *cosines_ = nullptr,
           *sines_ = nullptr, *logits_ = nullptr;
     unsigned short *mixed_ = nullptr, *h_ = nullptr;
     unsigned char* choice_ = nullptr;

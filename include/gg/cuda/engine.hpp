@@ -91,12 +91,9 @@ inline std::vector<CompileUnit> model_units(const gguf::File& file, const Target
     return with_family(file, [&](auto family) {
         using Family = decltype(family);
         const Dims dims = Family::read_dims(file);
-        TensorDirectory directory(file);
         host::VectorStorage vectors;
-        host::Binder binder(directory, vectors);
         ModelWeights<Family, host::HostStore> weights;
-        visit_weights<Family>(binder, weights, dims);
-        directory.finish();
+        host::bind_weights(file, dims, weights, vectors);
         std::vector<CompileUnit> units;
         for (KernelUnit& unit : detail::all_units<Family>(dims, model_formats<Family>(weights), target))
             units.push_back(std::move(unit.unit));
@@ -112,12 +109,9 @@ class Engine {
         use_device();
         stream_.emplace();
         info_ = describe_model<Family>(file);
-        TensorDirectory directory(file);
         host::VectorStorage vectors;
-        host::Binder binder(directory, vectors);
         ModelWeights<Family, host::HostStore> bound;
-        visit_weights<Family>(binder, bound, info_.dims);
-        directory.finish();
+        host::bind_weights(file, info_.dims, bound, vectors);
         require_supported(file);
         const Target target{device.architecture(), device.multiprocessors};
         const ModelFormats formats = model_formats<Family>(bound);

@@ -8,13 +8,9 @@
 #pragma once
 
 #include "gg/cuda/primitives.cuh"
+#include "gg/cuda/tile_geometry.hpp"
 
 namespace gg::cuda {
-
-/// How many elements a row of `width` takes.
-GG_HD constexpr int operand_stride(int width) {
-    return (width + 63) / 64 * 64;
-}
 
 /// One FP16 number.
 struct HalfOperand {

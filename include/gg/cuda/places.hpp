@@ -1,7 +1,7 @@
 // Where each layer's keys and values lie in a session's cache, from dimensions and composition.
 #pragma once
 
-#include <cstdint>
+#include <string>
 #include <vector>
 
 #include "gg/cuda/kernel_specs.hpp"
@@ -10,7 +10,8 @@
 
 namespace gg::cuda {
 
-/// The place of every layer. A layer has at most one attention block on a GPU.
+/// The place of every layer. A layer has at most one attention block on a GPU. Throws internal if the
+/// composition and the dimensions disagree about which layers slide.
 template <class Family>
 std::vector<LayerPlace> layer_places(const Dims& dims) {
     std::vector<LayerPlace> places;
@@ -21,27 +22,22 @@ std::vector<LayerPlace> layer_places(const Dims& dims) {
             using Branch = BranchOf<typename Family::Layer, decltype(r)::value, decltype(b)::value>;
             if constexpr (is_attention<Branch>) next.window = Branch::window(dims, layer);
         });
+        if (dims.slides(layer) != (next.window > 0))
+            throw Error(ErrorCode::internal, "layer " + std::to_string(layer) +
+                                                 " has a sliding cache but attention without a window");
         places.push_back(next);
         ++(next.window > 0 ? next.sliding_before : next.full_before);
     }
     return places;
 }
 
+/// FP16, heads at multiples of 16 bytes (head_stride), positions in tiles of 64 keys.
+inline constexpr CacheShape cuda_cache_shape{
+    .chunk = cuda_prefill_chunk, .rounding = 64, .element_bytes = 2, .key_rounding = 8, .value_rounding = 8};
+
 /// Positions of a layer without a window in a session of `context` tokens.
 inline int cache_capacity(int context) {
     return (context + 63) / 64 * 64;
-}
-
-/// Bytes of a session's cache.
-template <class Family>
-std::uint64_t cache_bytes_on_device(const Dims& dims, int context) {
-    const int capacity = cache_capacity(context);
-    const int sliding = sliding_capacity(dims.window, cuda_prefill_chunk, capacity);
-    std::uint64_t positions = 0;
-    for (const LayerPlace& place : layer_places<Family>(dims))
-        positions += static_cast<std::uint64_t>(place.window > 0 ? sliding : capacity);
-    return positions * static_cast<std::uint64_t>(dims.kv_heads) *
-           static_cast<std::uint64_t>(head_stride(dims.head_dim)) * 4;
 }
 
 }  // namespace gg::cuda

@@ -37,20 +37,19 @@ class PrefillStep {
     PrefillStep(const ModelParts<Family>& parts, int rows, int* overflows, cudaStream_t stream)
         : parts_(parts), most_(rows), overflows_(overflows) {
         find_kernels();
-        const std::uint64_t bytes = plan();
-        arena_ = DeviceArena(bytes, "the workspace of reading a prompt");
-        unsigned char* base = arena_.take(bytes);
-        for (const auto& [pointer, offset] : pieces_) *pointer = base + offset;
-        check(cudaMemsetAsync(base, 0, bytes, stream), "clearing the workspace of reading a prompt");
+        plan();
+        workspace_.allocate("the workspace of reading a prompt", stream);
     }
 
     /// What a step of up to `rows` rows takes.
     static std::uint64_t workspace_bytes(const ModelParts<Family>& parts, int rows) {
-        return PrefillStep(parts, rows).plan();
+        PrefillStep step(parts, rows);
+        step.plan();
+        return step.bytes();
     }
 
     int rows() const { return most_; }
-    std::uint64_t bytes() const { return arena_.bytes(); }
+    std::uint64_t bytes() const { return workspace_.bytes(); }
     /// Room for the tokens of a step, on the device.
     int* tokens() const { return tokens_; }
     /// [cuda_scored_rows][vocabulary]
@@ -84,7 +83,7 @@ class PrefillStep {
                                          x_ + std::size_t(first) * std::size_t(d.hidden), count, normed_[0]);
         ProductArgs args = product_args(parts_.weights.head, normed_[0], d.hidden, count);
         args.y = logits;
-        multiply(stream, head_, parts_.formats.head, args, tiles_of(d.vocabulary));
+        multiply(stream, head_, parts_.formats.head, args, row_tiles(d.vocabulary));
     }
 
   private:
@@ -103,8 +102,6 @@ class PrefillStep {
     PrefillStep(const ModelParts<Family>& parts, int rows)
         : parts_(parts), most_(rows), overflows_(nullptr) {}
 
-    static int stride(int width) { return (width + 63) / 64 * 64; }
-    static int tiles_of(int rows) { return (rows + 15) / 16; }
     static int planes(DType format) { return format == DType::bf16 ? 2 : 1; }
     static dim3 grid(const LaunchShape& shape) {
         return dim3(static_cast<unsigned>(shape.blocks_x), static_cast<unsigned>(shape.blocks_y));
@@ -138,38 +135,32 @@ class PrefillStep {
         for (int t = 0; t < product_tilings; ++t) head_[t] = &kernels[ends.product[t]];
     }
 
-    /// Notes where every buffer begins; returns the bytes of all.
-    std::uint64_t plan() {
+    /// Plans every buffer.
+    void plan() {
         const Dims& d = parts_.dims;
         const auto rows = static_cast<std::uint64_t>(most_);
         const auto size = [](int n) { return static_cast<std::uint64_t>(n); };
-        std::uint64_t bytes = 0;
-        const auto take = [&](auto*& pointer, std::uint64_t count) {
-            using T = std::remove_reference_t<decltype(*pointer)>;
-            pieces_.push_back({reinterpret_cast<void**>(&pointer), bytes});
-            bytes += DeviceArena::padded(count * sizeof(T));
-        };
         const std::uint64_t pairs = rows * size(std::max(d.experts_used, 1));
         const int width = std::max(d.feed_forward, d.expert_feed_forward);
-        take(tokens_, rows);
-        take(x_, rows * size(d.hidden));
-        for (int k = 0; k < most_branches(); ++k) take(normed_[k], 2 * rows * size(stride(d.hidden)));
-        take(qkv_, rows * size(qkv_columns(d.heads, d.kv_heads, d.head_dim).width));
-        take(queries_, rows * size(d.heads) * size(head_stride(d.head_dim)));
-        take(mixed_, 2 * rows * size(stride(d.heads * d.head_dim)));
-        take(h_, 2 * pairs * size(stride(width)));
-        take(cosines_, rows * size(d.head_dim / 2));
-        take(sines_, rows * size(d.head_dim / 2));
+        workspace_.plan(tokens_, rows);
+        workspace_.plan(x_, rows * size(d.hidden));
+        for (int k = 0; k < most_branches(); ++k)
+            workspace_.plan(normed_[k], 2 * rows * size(operand_stride(d.hidden)));
+        workspace_.plan(qkv_, rows * size(qkv_columns(d.heads, d.kv_heads, d.head_dim).width));
+        workspace_.plan(queries_, rows * size(d.heads) * size(head_stride(d.head_dim)));
+        workspace_.plan(mixed_, 2 * rows * size(operand_stride(d.heads * d.head_dim)));
+        workspace_.plan(h_, 2 * pairs * size(operand_stride(width)));
+        workspace_.plan(cosines_, rows * size(d.head_dim / 2));
+        workspace_.plan(sines_, rows * size(d.head_dim / 2));
         if (d.experts > 0) {
-            take(expert_, pairs);
-            take(weight_, pairs);
-            take(offsets_, size(d.experts) + 1);
-            take(sorted_rows_, pairs);
-            take(place_, pairs);
-            take(y_, pairs * size(d.hidden));
+            workspace_.plan(expert_, pairs);
+            workspace_.plan(weight_, pairs);
+            workspace_.plan(offsets_, size(d.experts) + 1);
+            workspace_.plan(sorted_rows_, pairs);
+            workspace_.plan(place_, pairs);
+            workspace_.plan(y_, pairs * size(d.hidden));
         }
-        take(logits_, std::uint64_t{cuda_scored_rows} * size(d.vocabulary));
-        return bytes;
+        workspace_.plan(logits_, std::uint64_t{cuda_scored_rows} * size(d.vocabulary));
     }
 
     static int most_branches() {
@@ -200,7 +191,7 @@ class PrefillStep {
             x,
             rows,
             out,
-            static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(stride(parts_.dims.hidden)),
+            static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(operand_stride(parts_.dims.hidden)),
             overflows_};
         kernel.enqueue(grid(norm_rows_launch(rows)), stream, args, false);
     }
@@ -211,7 +202,7 @@ class PrefillStep {
         args.tiles = matrix.tiles;
         args.expert_bytes = matrix.bytes_per_matrix;
         args.x = x;
-        args.x_plane = static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(stride(width));
+        args.x_plane = static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(operand_stride(width));
         args.rows = rows;
         args.overflows = overflows_;
         return args;
@@ -239,7 +230,7 @@ class PrefillStep {
         first.bias = tiles.qkv_bias;
         first.y = qkv_;
         multiply(at.stream, kernels.first, formats.first, first,
-                 tiles_of(qkv_columns(d.heads, d.kv_heads, d.head_dim).width));
+                 row_tiles(qkv_columns(d.heads, d.kv_heads, d.head_dim).width));
         const AppendKeysArgs<Weights> append{weights,    qkv_,       cosines_,      sines_,
                                              queries_,   rows.cache, rows.capacity, place,
                                              rows.start, rows.count, overflows_};
@@ -253,13 +244,13 @@ class PrefillStep {
         ProductArgs second = product_args(tiles.second, mixed_, d.heads * d.head_dim, rows.count);
         second.bias = weights.output_bias.data;
         second.y = x_;
-        multiply(at.stream, kernels.second, formats.second, second, tiles_of(d.hidden));
+        multiply(at.stream, kernels.second, formats.second, second, row_tiles(d.hidden));
     }
 
     /// Row tiles that a product with an activation covers: those of the padded output.
     template <class Activation>
     static int covered_tiles(int width) {
-        return stride(width) / (Activation::gated ? 8 : 16);
+        return operand_stride(width) / (Activation::gated ? 8 : 16);
     }
 
     template <class Activation, class BiasPolicy, class Norm, class NormWeights, class Weights>
@@ -273,7 +264,7 @@ class PrefillStep {
         up.up_bias = weights.up_bias.data;
         up.operand = h_;
         up.operand_plane =
-            static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(stride(d.feed_forward));
+            static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(operand_stride(d.feed_forward));
         multiply(at.stream, kernels_[at.layer][at.branch].first,
                  parts_.formats.layers[at.layer][at.branch].first, up,
                  covered_tiles<Activation>(d.feed_forward));
@@ -281,7 +272,7 @@ class PrefillStep {
         down.bias = weights.down_bias.data;
         down.y = x_;
         multiply(at.stream, kernels_[at.layer][at.branch].second,
-                 parts_.formats.layers[at.layer][at.branch].second, down, tiles_of(d.hidden));
+                 parts_.formats.layers[at.layer][at.branch].second, down, row_tiles(d.hidden));
     }
 
     template <class Activation, class BiasPolicy, class Norm, class NormWeights, class Weights>
@@ -305,14 +296,15 @@ class PrefillStep {
         up.bias = weights.gate_bias.data;
         up.up_bias = weights.up_bias.data;
         up.operand = h_;
-        up.operand_plane = static_cast<std::uint64_t>(pairs) * static_cast<std::uint64_t>(stride(width));
+        up.operand_plane =
+            static_cast<std::uint64_t>(pairs) * static_cast<std::uint64_t>(operand_stride(width));
         multiply(at.stream, kernels.first, formats.first, up, covered_tiles<Activation>(width));
         ProductArgs down = product_args(tiles.second, h_, width, pairs);
         down.offsets = offsets_;
         down.experts = d.experts;
         down.bias = weights.down_bias.data;
         down.y = y_;
-        multiply(at.stream, kernels.second, formats.second, down, tiles_of(d.hidden));
+        multiply(at.stream, kernels.second, formats.second, down, row_tiles(d.hidden));
         kernels.combine->enqueue(grid(combine_launch(rows)), at.stream, CombineArgs{y_, place_, weight_, x_},
                                  false);
     }
@@ -323,8 +315,7 @@ class PrefillStep {
     std::vector<std::vector<BranchKernels>> kernels_;
     const StageKernel *embed_ = nullptr, *head_norm_ = nullptr;
     const StageKernel* head_[product_tilings] = {};
-    DeviceArena arena_;
-    std::vector<std::pair<void**, std::uint64_t>> pieces_;
+    Workspace workspace_;
     int *tokens_ = nullptr, *expert_ = nullptr, *offsets_ = nullptr, *sorted_rows_ = nullptr,
         *place_ = nullptr;
     float *x_ = nullptr, *qkv_ = nullptr, *cosines_ = nullptr, *sines_ = nullptr, *weight_ = nullptr,

@@ -23,7 +23,7 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
         engine.reserve_prefill(std::min(context, cuda_prefill_chunk));
         const Dims& d = dims();
         cache_ =
-            DeviceBuffer<unsigned char>(cache_bytes_on_device<Family>(d, context), "the key-value cache");
+            DeviceBuffer<unsigned char>(cache_bytes(d, context, cuda_cache_shape), "the key-value cache");
         saved_ = DeviceBuffer<float>(static_cast<std::size_t>(d.vocabulary), "a session's logits");
         // Attention multiplies whole tiles of keys: what is not there yet must be numbers.
         check(cudaMemsetAsync(cache_.data(), 0, cache_.bytes(), engine.stream()),
@@ -39,7 +39,7 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
     void prefill(std::span<const std::int32_t> tokens) override {
         begin(tokens);
         while (!tokens.empty()) {
-            const auto piece = take_piece(tokens);
+            const auto piece = take_piece(tokens, cuda_prefill_chunk);
             if (piece.size() <= std::size_t(engine_.step(decode_variants - 1).rows()))
                 decode(piece);
             else
@@ -59,7 +59,7 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
         begin(tokens);
         int done = 0;
         while (!tokens.empty()) {
-            const auto piece = take_piece(tokens);
+            const auto piece = take_piece(tokens, cuda_prefill_chunk);
             enqueue(piece);
             append(piece);
             const int rows = static_cast<int>(piece.size());
@@ -137,12 +137,6 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
         file_.require_whole();
         engine_.use_device();
         engine_.take_over(this);
-    }
-
-    static std::span<const std::int32_t> take_piece(std::span<const std::int32_t>& tokens) {
-        const auto piece = tokens.first(std::min<std::size_t>(tokens.size(), cuda_prefill_chunk));
-        tokens = tokens.subspan(piece.size());
-        return piece;
     }
 
     void append(std::span<const std::int32_t> tokens) {
@@ -237,7 +231,7 @@ class CudaModel final : public Model {
         const int rows = std::min(context, cuda_prefill_chunk);
         const std::uint64_t workspace = engine_.prefill_bytes(rows);
         const std::uint64_t held = engine_.prefill_bytes();
-        return cache_bytes_on_device<Family>(info().dims, context) +
+        return cache_bytes(info().dims, context, cuda_cache_shape) +
                (workspace > held ? workspace - held : 0) +
                4 * static_cast<std::uint64_t>(info().dims.vocabulary) + (std::uint64_t{8} << 20);
     }

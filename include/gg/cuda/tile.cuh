@@ -31,17 +31,6 @@
 
 namespace gg::cuda {
 
-inline constexpr int tile_rows = 16;
-inline constexpr int tile_columns = 64;
-
-/// Tiles that cover `rows` or `columns`.
-GG_HD constexpr int row_tiles(int rows) {
-    return (rows + tile_rows - 1) / tile_rows;
-}
-GG_HD constexpr int column_tiles(int columns) {
-    return (columns + tile_columns - 1) / tile_columns;
-}
-
 /// Eight operand registers of a lane: 16 rows x 32 columns in a warp.
 struct Fragment {
     unsigned r[8];

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "gg/cuda/tile_geometry.hpp"
 #include "gg/host/binder.hpp"
 #include "gg/model/families.hpp"
 #include "gg/model/weights.hpp"
@@ -54,19 +55,18 @@ constexpr DType shared_device_type(std::initializer_list<DType> types) {
 
 /// Sizes of tiles (tile.cuh) for the host.
 struct TileGeometry {
-    static constexpr int rows = 16;
-    static constexpr int columns = 64;
-
     /// Bytes of one tile of a format that a GPU has.
     static constexpr std::uint64_t tile_bytes(DType type) {
         return type == DType::mxfp4 ? 544 : type == DType::q8_0 ? 1088 : 2048;
     }
-    static constexpr int padded_rows(int n) { return (n + rows - 1) / rows * rows; }
+    static constexpr int padded_rows(int n) { return row_tiles(n) * tile_rows; }
     /// Rows of two interleaved matrices of n rows.
-    static constexpr int interleaved_rows(int n) { return (n + rows / 2 - 1) / (rows / 2) * rows; }
+    static constexpr int interleaved_rows(int n) {
+        return (n + tile_rows / 2 - 1) / (tile_rows / 2) * tile_rows;
+    }
     static constexpr std::uint64_t bytes(DType type, int row_count, int column_count) {
-        const auto across = static_cast<std::uint64_t>((column_count + columns - 1) / columns);
-        return static_cast<std::uint64_t>(padded_rows(row_count) / rows) * across * tile_bytes(type);
+        return static_cast<std::uint64_t>(row_tiles(row_count)) *
+               static_cast<std::uint64_t>(column_tiles(column_count)) * tile_bytes(type);
     }
 };
 
@@ -237,12 +237,9 @@ std::vector<Conversion> conversions(const gguf::File& file,
 inline std::vector<Conversion> conversions(const gguf::File& file) {
     return with_family(file, [&](auto family) {
         using Family = decltype(family);
-        TensorDirectory directory(file);
         host::VectorStorage vectors;
-        host::Binder binder(directory, vectors);
         ModelWeights<Family, host::HostStore> weights;
-        visit_weights<Family>(binder, weights, Family::read_dims(file));
-        directory.finish();
+        host::bind_weights(file, Family::read_dims(file), weights, vectors);
         return conversions<Family>(file, weights);
     });
 }

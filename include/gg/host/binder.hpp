@@ -7,6 +7,7 @@
 
 #include "gg/host/store.hpp"
 #include "gg/model/tensor_directory.hpp"
+#include "gg/model/weights.hpp"
 
 namespace gg::host {
 
@@ -69,5 +70,16 @@ class Binder {
     VectorStorage& storage_;
     std::string prefix_;
 };
+
+/// Binds every tensor of a model of the family. Refuses a file with tensors of other shapes or types, or with
+/// missing or surplus ones. The file must outlive the weights.
+template <class Family>
+void bind_weights(const gguf::File& file, const Dims& dims, ModelWeights<Family, HostStore>& weights,
+                  VectorStorage& vectors) {
+    TensorDirectory directory(file);
+    Binder binder(directory, vectors);
+    visit_weights<Family>(binder, weights, dims);
+    directory.finish();
+}
 
 }  // namespace gg::host

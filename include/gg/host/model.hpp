@@ -44,7 +44,7 @@ class HostSession final : public Session {
     void prefill(std::span<const std::int32_t> tokens) override {
         require_room(tokens);
         while (!tokens.empty()) {
-            const auto piece = take_piece(tokens);
+            const auto piece = take_piece(tokens, cache_shape.chunk);
             Workspace::Scope scope(workspace_);
             Stream stream = forward(piece);
             if (tokens.empty()) head(stream, stream.x.count - 1, 1, logits_rows());
@@ -62,7 +62,7 @@ class HostSession final : public Session {
         require_room(tokens);
         int done = 0;
         while (!tokens.empty()) {
-            const auto piece = take_piece(tokens);
+            const auto piece = take_piece(tokens, cache_shape.chunk);
             Workspace::Scope scope(workspace_);
             Stream stream = forward(piece);
             append(piece);
@@ -108,12 +108,6 @@ class HostSession final : public Session {
     void require_room(std::span<const std::int32_t> tokens) const {
         history_.require_room(tokens);
         model_.file.require_whole();
-    }
-
-    static std::span<const std::int32_t> take_piece(std::span<const std::int32_t>& tokens) {
-        const auto piece = tokens.first(std::min<std::size_t>(tokens.size(), cache_shape.chunk));
-        tokens = tokens.subspan(piece.size());
-        return piece;
     }
 
     /// Tokens that the caches now hold.
@@ -185,11 +179,8 @@ class HostModel final : public Model {
           loaded_(file, options, set),
           device_("host, " + std::to_string(loaded_.pool.size()) + " threads, " + to_string(set)) {
         loaded_.info = describe_model<Family>(file);
-        TensorDirectory directory(file);
-        Binder binder(directory, loaded_.vectors);
-        visit_weights<Family>(binder, loaded_.weights, loaded_.info.dims);
-        directory.finish();
-        directory.require_valid_blocks();
+        bind_weights(file, loaded_.info.dims, loaded_.weights, loaded_.vectors);
+        TensorDirectory(file).require_valid_blocks();
     }
 
     const ModelInfo& info() const override { return loaded_.info; }

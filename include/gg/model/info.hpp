@@ -22,7 +22,9 @@ struct ModelInfo {
 struct CacheShape {
     int chunk = 0;     ///< tokens computed together; a sliding layer's cache holds them beside the window
     int rounding = 0;  ///< the positions of a layer are a multiple of it
-    int element_bytes = 0;  ///< of a key's or a value's element
+    int element_bytes = 0;    ///< of a key's or a value's element
+    int key_rounding = 1;     ///< a key takes head_dim elements, rounded up to a multiple of it
+    int value_rounding = 16;  ///< a value likewise
 };
 
 /// Positions that the key-value cache of a layer holds for a session of `context` tokens: all, or the window
@@ -33,13 +35,16 @@ inline int cache_positions(const Dims& dims, int layer, int context, const Cache
     return (positions + shape.rounding - 1) / shape.rounding * shape.rounding;
 }
 
-/// Bytes of the key-value cache of one session: keys head_dim wide, values padded to a multiple of 16.
+/// Bytes of the key-value cache of one session.
 inline std::uint64_t cache_bytes(const Dims& dims, int context, const CacheShape& shape) {
-    const std::uint64_t padded = static_cast<std::uint64_t>((dims.head_dim + 15) / 16 * 16);
+    const auto padded = [&](int rounding) {
+        return static_cast<std::uint64_t>((dims.head_dim + rounding - 1) / rounding * rounding);
+    };
+    const std::uint64_t width = padded(shape.key_rounding) + padded(shape.value_rounding);
     std::uint64_t elements = 0;
     for (int layer = 0; layer < dims.layers; ++layer)
-        elements += static_cast<std::uint64_t>(cache_positions(dims, layer, context, shape)) * dims.kv_heads *
-                    (static_cast<std::uint64_t>(dims.head_dim) + padded);
+        elements +=
+            static_cast<std::uint64_t>(cache_positions(dims, layer, context, shape)) * dims.kv_heads * width;
     return elements * static_cast<std::uint64_t>(shape.element_bytes);
 }
 

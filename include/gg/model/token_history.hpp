@@ -1,6 +1,7 @@
 // The tokens of a session and what may be done with them, the same on every backend.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -9,6 +10,13 @@
 #include "gg/core/error.hpp"
 
 namespace gg {
+
+/// Takes up to `most` tokens off the front.
+inline std::span<const std::int32_t> take_piece(std::span<const std::int32_t>& tokens, int most) {
+    const auto piece = tokens.first(std::min(tokens.size(), static_cast<std::size_t>(most)));
+    tokens = tokens.subspan(piece.size());
+    return piece;
+}
 
 class TokenHistory {
   public:
