@@ -95,6 +95,8 @@ class Compiler {
         Program program(*this, unit, headers, file);
         std::vector<std::string> options = {"--gpu-architecture=" + architecture};
         options.insert(options.end(), compile_options.begin(), compile_options.end());
+        // NVRTC's own cache, which it has since 12.9, gives no report of registers and spills on a hit.
+        if (major_ * 100 + minor_ >= 1209) options.push_back("--no-cache");
         options.insert(options.end(), unit.options.begin(), unit.options.end());
         std::vector<const char*> pointers;
         for (const std::string& option : options) pointers.push_back(option.c_str());
