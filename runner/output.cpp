@@ -102,15 +102,6 @@ std::vector<std::int32_t> parse_ids(std::string_view text, int vocabulary, const
     return ids;
 }
 
-std::string bytes_text(std::uint64_t bytes) {
-    constexpr const char* units[] = {"KiB", "MiB", "GiB", "TiB"};
-    if (bytes < 1024) return std::to_string(bytes) + " bytes";
-    double value = static_cast<double>(bytes) / 1024;
-    int unit = 0;
-    for (; value >= 1000 && unit < 3; ++unit) value /= 1024;
-    return fixed(value, value < 10 ? 2 : 1) + " " + units[unit];
-}
-
 std::string fixed(double value, int decimals) {
     char text[400];
     std::snprintf(text, sizeof(text), "%.*f", decimals, value);

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "gg/core/bytes_text.hpp"
+
 namespace gg::runner {
 
 /// Whoever reads standard output has closed it: the program ends quietly.
@@ -29,9 +31,6 @@ std::string read_input(const std::string& path);
 /// Token ids separated by blanks; `source` names the text in messages. Throws gg::Error (invalid_request)
 /// naming the position of what is not an id from 0 to vocabulary - 1.
 std::vector<std::int32_t> parse_ids(std::string_view text, int vocabulary, const std::string& source);
-
-/// "11.3 GiB", "512 bytes".
-std::string bytes_text(std::uint64_t bytes);
 
 /// A number with a few decimals: fixed(3.14159, 2) is "3.14".
 std::string fixed(double value, int decimals);

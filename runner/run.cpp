@@ -101,17 +101,17 @@ std::unique_ptr<Session> make_session(const Model& model, const Options& options
     return model.session(fits);
 }
 
-/// Prompt into the session, in pieces so that Ctrl-C and the progress get their turn. The token drawn after
-/// it, which waits until all of it is computed, or none if interrupted.
-std::optional<std::int32_t> read_in(Session& session, const Ids& prompt, int chunk) {
+/// Prompt into the session, in pieces so that Ctrl-C and the progress get their turn. Returns whether all of
+/// it is there.
+bool read_in(Session& session, const Ids& prompt, int chunk) {
     Progress progress("reading the prompt", prompt.size());
     for (std::size_t at = 0; at < prompt.size();) {
-        if (interrupted()) return {};
+        if (interrupted()) return false;
         const std::size_t count = std::min(prompt.size() - at, static_cast<std::size_t>(chunk));
         session.prefill(std::span(prompt).subspan(at, count));
         progress.update(at += count);
     }
-    return session.sample();
+    return true;
 }
 
 /// Writes the text of tokens up to a stop string.
@@ -143,14 +143,18 @@ class Writer {
 
 struct Reply {
     int tokens = 0;
-    int steps = 0;  // of the model; the first token is drawn after the prompt
+    int steps = 0;            // of the model after the prompt; the last token needs none
+    Clock::time_point first;  // when the first token was drawn, and so the prompt computed
     std::string end;
 };
 
-Reply generate(Session& session, std::int32_t id, const text::Tokenizer& tokenizer, Writer& writer,
-               int most) {
+Reply generate(Session& session, const text::Tokenizer& tokenizer, Writer& writer, int most) {
     Reply reply;
+    const int begin = session.position();
     while (reply.end.empty()) {
+        const bool full = session.position() == session.context();
+        const std::int32_t id = full || reply.tokens + 1 == most ? session.sample() : session.decode();
+        if (reply.tokens == 0) reply.first = Clock::now();
         if (tokenizer.ends_generation(id)) {
             reply.end = "end of text";
             break;
@@ -163,14 +167,10 @@ Reply generate(Session& session, std::int32_t id, const text::Tokenizer& tokeniz
             reply.end = "interrupted";
         else if (reply.tokens == most)
             reply.end = std::to_string(most) + " tokens (-n)";
-        else if (session.position() == session.context())
+        else if (full)
             reply.end = "context of " + std::to_string(session.context()) + " tokens is full";
-        else {
-            session.prefill({&id, 1});
-            ++reply.steps;
-            id = session.sample();
-        }
     }
+    reply.steps = std::max(std::min(session.position() - begin, reply.tokens - 1), 0);
     return reply;
 }
 
@@ -199,20 +199,25 @@ void run(Options options) {
 
     catch_interrupt();
     const Clock::time_point start = Clock::now();
-    const std::optional<std::int32_t> first = read_in(*session, prompt, model->chunk());
-    const Clock::time_point read = Clock::now();
+    const bool read = read_in(*session, prompt, model->chunk());
     Writer writer(tokenizer, options.sampling.stops);
     Reply reply;
-    if (!first)
+    reply.first = Clock::now();
+    const int read_tokens = session->position();
+    if (!read) {
         reply.end = "interrupted";
-    else if (options.tokens > 0)
-        reply = generate(*session, *first, tokenizer, writer, options.tokens);
+    } else if (options.tokens > 0) {
+        reply = generate(*session, tokenizer, writer, options.tokens);
+    } else {
+        session->logits();  // waits for the prompt
+        reply.first = Clock::now();
+    }
     const Clock::time_point end = Clock::now();
     writer.finish();
-    const auto read_tokens = static_cast<std::size_t>(session->position() - reply.steps);
-    print_note("prompt: " + std::to_string(read_tokens) + " tokens" + speed(read_tokens, read - start) +
+    print_note("prompt: " + std::to_string(read_tokens) + " tokens" +
+               speed(static_cast<std::size_t>(read_tokens), reply.first - start) +
                "; text: " + std::to_string(reply.tokens) + " tokens" +
-               speed(static_cast<std::size_t>(reply.steps), end - read) +
+               speed(static_cast<std::size_t>(reply.steps), end - reply.first) +
                (reply.end.empty() ? "" : "; ended by: " + reply.end));
 }
 

@@ -34,6 +34,27 @@ class KvCache {
         }
     }
 
+    /// Takes positions over from another cache of this layer, in whole tiles: it has the same heads, may have
+    /// another capacity, and must hold them. Slots beside them in the first and the last tile change too.
+    void copy(const KvCache& from, CachePositions positions) {
+        if (positions.first >= positions.end) return;
+        const auto copy_tile = [](FloatBuffer& to, std::size_t to_head, int to_tile,
+                                  const FloatBuffer& source, std::size_t source_head, int source_tile,
+                                  int row) {
+            const std::size_t floats = static_cast<std::size_t>(row) * 16;
+            std::copy_n(source.data() + source_head + static_cast<std::size_t>(source_tile) * floats, floats,
+                        to.data() + to_head + static_cast<std::size_t>(to_tile) * floats);
+        };
+        for (int h = 0; h < kv_heads_; ++h)
+            for (int tile = positions.first / 16; tile <= (positions.end - 1) / 16; ++tile) {
+                const int here = tile % (capacity_ / 16), there = tile % (from.capacity_ / 16);
+                copy_tile(keys_, key_head(h), here, from.keys_, from.key_head(h), there, head_dim_);
+                copy_tile(values_, value_head(h), here, from.values_, from.value_head(h), there,
+                          value_stride_);
+            }
+    }
+
+    std::uint64_t bytes() const { return keys_.bytes() + values_.bytes(); }
     const float* keys(int head) const { return keys_.data() + key_head(head); }
     const float* values(int head) const { return values_.data() + value_head(head); }
     long capacity() const { return capacity_; }

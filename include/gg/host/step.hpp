@@ -40,6 +40,7 @@ class RotaryTable {
 
     const float* cosines(int row) const { return cosines_.data() + static_cast<std::size_t>(row) * half_; }
     const float* sines(int row) const { return sines_.data() + static_cast<std::size_t>(row) * half_; }
+    std::uint64_t bytes() const { return sizeof(float) * (cosines_.capacity() + sines_.capacity()); }
 
   private:
     const void* policy_ = nullptr;

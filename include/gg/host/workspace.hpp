@@ -32,6 +32,7 @@ class FloatBuffer {
 
     float* data() const { return data_; }
     std::size_t size() const { return count_; }
+    std::uint64_t bytes() const { return count_ > 0 ? count_ * sizeof(float) + 64 : 0; }
 
   private:
     struct Free {
@@ -106,6 +107,12 @@ class Workspace {
     int* integers(std::size_t count) {
         static_assert(sizeof(int) == sizeof(float));
         return reinterpret_cast<int*>(floats(count));
+    }
+
+    std::uint64_t bytes() const {
+        std::uint64_t bytes = 0;
+        for (const FloatBuffer& block : blocks_) bytes += block.bytes();
+        return bytes;
     }
 
   private:

@@ -35,6 +35,16 @@ inline int cache_positions(const Dims& dims, int layer, int context, const Cache
     return (positions + shape.rounding - 1) / shape.rounding * shape.rounding;
 }
 
+/// Positions [first, end) of a layer's cache.
+struct CachePositions {
+    int first = 0, end = 0;
+};
+
+/// What a layer reads of the cache to append token number `tokens`: all before it, or the window less itself.
+inline CachePositions needed_positions(const Dims& dims, int layer, int tokens) {
+    return {dims.slides(layer) ? std::max(0, tokens - (dims.window - 1)) : 0, tokens};
+}
+
 /// Bytes of the key-value cache of one session.
 inline std::uint64_t cache_bytes(const Dims& dims, int context, const CacheShape& shape) {
     const auto padded = [&](int rounding) {

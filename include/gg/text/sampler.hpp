@@ -99,6 +99,11 @@ class Sampler {
     void reset() { accepted_ = step_ = 0; }
 
     const SamplerOptions& options() const { return options_; }
+    /// Memory that it holds, bytes.
+    std::uint64_t bytes() const {
+        return sizeof(std::int32_t) * (blocked_.capacity() + recent_.capacity()) +
+               sizeof(float) * logits_.capacity() + sizeof(unsigned long long) * kept_.capacity();
+    }
 
   private:
     void check_options() const {
