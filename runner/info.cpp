@@ -7,9 +7,11 @@
 #include <thread>
 
 #include "commands.hpp"
-#include "gg/cuda/weight_format.hpp"
-#include "gg/host/plan.hpp"
+#include "compute_cuda.hpp"
+#include "gg/cuda/memory_plan.hpp"
+#include "gg/host/memory_plan.hpp"
 #include "gg/text/chat.hpp"
+#include "memory_size.hpp"
 #include "model_file.hpp"
 #include "output.hpp"
 #include "sha256.hpp"
@@ -24,6 +26,7 @@ struct Options {
     ModelFileOptions model;
     bool print_sha256 = false;
     bool json = false;
+    std::uint64_t vram_limit = 0;
 };
 
 /// The value of a key, null if there is none or it is of another type.
@@ -47,22 +50,30 @@ Json describe_dims(const Dims& dims) {
     return json;
 }
 
-Json describe_memory(const ModelInfo& info) {
-    Json rows = Json::array();
-    const int context = info.dims.context;
-    const int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-    std::vector<int> contexts = {context};
+/// Plans of some shorter contexts and of the model's own.
+template <class Plan>
+Json describe_plans(const Dims& dims, Plan&& plan_of) {
+    std::vector<int> contexts = {dims.context};
     for (const int length : {2048, 8192, 32768})
-        if (length < context) contexts.insert(contexts.end() - 1, length);
-    for (const int length : contexts) {
-        const std::uint64_t cache = cache_bytes(info.dims, length, host::cache_shape);
-        const std::uint64_t session = host::session_bytes(info, length, threads);
-        rows.push_back({{"context", length},
-                        {"cache_bytes", cache},
-                        {"workspace_bytes", session - cache},
-                        {"total_bytes", info.weight_bytes + session}});
+        if (length < dims.context) contexts.insert(contexts.end() - 1, length);
+    Json rows = Json::array();
+    for (const int context : contexts) {
+        const MemoryPlan plan = plan_of(context);
+        rows.push_back({{"context", context},
+                        {"weight_bytes", plan.weights},
+                        {"loading_bytes", plan.loading},
+                        {"cache_bytes", plan.caches()},
+                        {"workspace_bytes", plan.workspace()},
+                        {"overhead_bytes", plan.overhead},
+                        {"total_bytes", plan.total()}});
     }
     return rows;
+}
+
+Json describe_memory(const ModelInfo& info) {
+    const int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    return describe_plans(info.dims,
+                          [&](int context) { return host::memory_plan(info, context, 1, threads); });
 }
 
 Json describe_tensors(const gguf::File& file) {
@@ -79,14 +90,49 @@ Json describe_tensors(const gguf::File& file) {
 }
 
 /// How a GPU holds the weights: part of the file's description, whether or not there is a GPU.
-Json describe_gpu_weights(const gguf::File& file) {
+Json describe_gpu_weights(const std::vector<cuda::Conversion>& conversions) {
     Json rows = Json::array();
-    for (const cuda::Conversion& c : cuda::conversions(file))
+    for (const cuda::Conversion& c : conversions)
         rows.push_back({{"type", gg::info(c.found).name},
                         {"used", gg::info(c.used).name},
                         {"tensors", c.tensors},
                         {"bytes", c.bytes}});
     return rows;
+}
+
+/// The plan for a GPU, and what fits into the limit or the memory of the GPU at hand.
+Json describe_gpu_memory(const Dims& dims, const cuda::MemoryPlanner& planner,
+                         const std::optional<GpuDescription>& gpu, std::uint64_t limit) {
+    Json json = {{"device", gpu ? Json(gpu->name) : Json()},
+                 {"available_bytes", Json()},
+                 {"fits", Json()},
+                 {"largest_context", Json()}};
+    if (gpu || limit > 0) {
+        const std::uint64_t available = !gpu ? limit : limit == 0 ? gpu->bytes : std::min(limit, gpu->bytes);
+        const int context = planner.largest_context(available);
+        json["available_bytes"] = available;
+        json["fits"] = context > 0;
+        json["largest_context"] = context;
+    }
+    json["contexts"] = describe_plans(dims, [&](int context) { return planner.plan(context); });
+    return json;
+}
+
+/// Adds what concerns GPUs. The file's vectors are read once for all of it.
+void describe_for_gpu(const gguf::File& file, const Dims& dims, std::uint64_t limit, Json& json) {
+    const std::optional<GpuDescription> gpu = describe_gpu();
+    const cuda::Target target =
+        gpu ? cuda::Target{gpu->architecture, gpu->multiprocessors} : cuda::largest_target();
+    with_family(file, [&](auto family) {
+        using Family = decltype(family);
+        host::VectorStorage vectors;
+        ModelWeights<Family, host::HostStore> weights;
+        host::bind_weights(file, dims, weights, vectors);
+        const auto planner =
+            cuda::MemoryPlanner::of<Family>(weights, dims, cuda::model_formats<Family>(weights), target);
+        json["gpu_memory"] = describe_gpu_memory(dims, planner, gpu, limit);
+        json["gpu_weights"] = describe_gpu_weights(cuda::conversions<Family>(file, weights));
+    });
 }
 
 Json describe_tokenizer(const gguf::File& file) {
@@ -104,7 +150,7 @@ Json describe_tokenizer(const gguf::File& file) {
             {"chat", text::to_string(family)}};
 }
 
-Json describe(const gguf::File& file) {
+Json describe(const gguf::File& file, std::uint64_t vram_limit) {
     std::uint64_t parameters = 0, weight_bytes = 0;
     for (const TensorView& tensor : file.tensors()) {
         parameters += tensor.elements();
@@ -121,12 +167,12 @@ Json describe(const gguf::File& file) {
                  {"tensors", describe_tensors(file)},
                  {"tokenizer", describe_tokenizer(file)}};
     // A file that gg cannot run still has a header to show.
-    for (const char* key : {"dims", "memory", "gpu_weights", "problem"}) json[key] = Json();
+    for (const char* key : {"dims", "memory", "gpu_memory", "gpu_weights", "problem"}) json[key] = Json();
     try {
         const ModelInfo info = describe_model(file);
         json["dims"] = describe_dims(info.dims);
         json["memory"] = describe_memory(info);
-        json["gpu_weights"] = describe_gpu_weights(file);
+        describe_for_gpu(file, info.dims, vram_limit, json);
     } catch (const Error& error) {
         json["problem"] = error.what();
     }
@@ -151,6 +197,38 @@ std::string parameter_text(double count) {
     return count >= 1e9 ? fixed(count / 1e9, 2) + " billion" : fixed(count / 1e6, 2) + " million";
 }
 
+/// One line a context.
+std::string memory_lines(const Json& plans) {
+    std::string text;
+    for (const Json& plan : plans) {
+        std::string parts;
+        const auto part = [&](const char* name, const char* key) {
+            if (plan[key] != 0)
+                parts += (parts.empty() ? "" : ", ") + std::string(name) + " " + size(plan[key]);
+        };
+        part("weights", "weight_bytes");
+        part("cache", "cache_bytes");
+        part("workspace", "workspace_bytes");
+        part("overhead", "overhead_bytes");
+        // Of small models the peak is before anything runs.
+        if (plan["loading_bytes"] >
+            plan["cache_bytes"].get<std::uint64_t>() + plan["workspace_bytes"].get<std::uint64_t>())
+            part("while loading", "loading_bytes");
+        text += line("  " + plain(plan["context"]), size(plan["total_bytes"]) + " (" + parts + ")");
+    }
+    return text;
+}
+
+std::string gpu_memory_text(const Json& json) {
+    std::string text =
+        "memory on a GPU (weights + cache + workspace + overhead)\n" + memory_lines(json["contexts"]);
+    if (json["available_bytes"].is_null()) return text;
+    const std::string context = plain(json["largest_context"]);
+    return text + line("  in " + size(json["available_bytes"]),
+                       json["fits"] ? "fits with a context of up to " + context + " tokens"
+                                    : std::string("does not fit"));
+}
+
 std::string as_text(const Json& json) {
     std::string text = line("file", plain(json["file"]));
     text += line("size", size(json["bytes"]) + ", " + plain(json["parts"]) + " part(s), GGUF version " +
@@ -168,10 +246,8 @@ std::string as_text(const Json& json) {
     if (!json["tokenizer"].is_null()) text += "tokenizer\n";
     for (const auto& [key, value] : json["tokenizer"].items()) text += line("  " + key, plain(value));
     if (!json["memory"].is_null()) text += "memory on the host (weights + cache + workspace)\n";
-    for (const Json& row : json["memory"])
-        text += line("  " + plain(row["context"]), size(row["total_bytes"]) + " (cache " +
-                                                       size(row["cache_bytes"]) + ", workspace " +
-                                                       size(row["workspace_bytes"]) + ")");
+    text += memory_lines(json["memory"]);
+    if (!json["gpu_memory"].is_null()) text += gpu_memory_text(json["gpu_memory"]);
     if (!json["gpu_weights"].is_null()) text += "weights on a GPU (type in the file, type there)\n";
     for (const Json& row : json["gpu_weights"])
         text += line("  " + plain(row["type"]) + " " + plain(row["used"]),
@@ -181,7 +257,7 @@ std::string as_text(const Json& json) {
 
 void info(const Options& options) {
     const gguf::File file = open_model_file(options.model);
-    Json json = describe(file);
+    Json json = describe(file, options.vram_limit);
     if (options.print_sha256)
         json["sha256"] =
             options.model.sha256.empty() ? sha256(model_paths(options.model.path)) : options.model.sha256;
@@ -211,6 +287,9 @@ void add_info(CLI::App& app, Action& action) {
         ->expected(0, 1)
         ->check(CLI::Validator(
             [](std::string& text) { return text.empty() ? std::string() : check_sha256_text(text); }, ""));
+    add_vram_limit_option(*command, options->vram_limit,
+                          "Say whether the model fits into that much GPU memory, and with which context; "
+                          "without it, into the memory of the GPU at hand");
     command->add_flag("--json", options->json, "Print JSON");
     command->footer(
         "Reads little but the header, also of files that gg cannot run; \"problem\" then says why. Put MODEL "

@@ -51,6 +51,26 @@ TEST_CASE("gg info describes a model") {
         CHECK(row["total_bytes"] ==
               4 * parameters + context * 128 + row["workspace_bytes"].get<std::uint64_t>());
     }
+    // On a GPU: 8 matrices as tiles of 16 x 64, a vector's floats padded to 256 bytes, an embedding of
+    // floats.
+    const json& gpu = info["gpu_memory"];
+    const int row_tiles = (32 + 16 + 16) / 16 + 32 / 16 + 2 * 64 / 16 + 32 / 16 + (model.rows() + 15) / 16;
+    const int gpu_weights_bytes = row_tiles * 2048 + 3 * 256 + (32 * model.rows() * 4 + 255) / 256 * 256;
+    REQUIRE(gpu["contexts"].size() == 2);
+    for (std::size_t i = 0; i < 2; ++i) {
+        const json& row = gpu["contexts"][i];
+        const std::uint64_t cache = row["cache_bytes"], workspace = row["workspace_bytes"];
+        CHECK(row["context"] == info["memory"][i]["context"]);
+        CHECK(row["weight_bytes"] == gpu_weights_bytes);
+        CHECK(cache == row["context"].get<std::uint64_t>() * 2 * 16 * 2);
+        CHECK(workspace > 0);
+        CHECK(row["total_bytes"] ==
+              row["overhead_bytes"].get<std::uint64_t>() + gpu_weights_bytes +
+                  std::max(cache + workspace, row["loading_bytes"].get<std::uint64_t>()));
+    }
+    // What fits is said of the GPU at hand, if there is one.
+    CHECK(gpu["device"].is_null() == gpu["available_bytes"].is_null());
+    CHECK(gpu["device"].is_null() == gpu["fits"].is_null());
     // The embedding and three norms stay, matrices are rounded.
     const int kept = 32 * model.rows() + 3 * 32;
     const json gpu_weights = {
@@ -60,9 +80,47 @@ TEST_CASE("gg info describes a model") {
     const Result text = run_gg({"info", path});
     CHECK(text.code == 0);
     CHECK(text.out.find("weights on a GPU") != std::string::npos);
+    CHECK(text.out.find("memory on a GPU") != std::string::npos);
     CHECK(text.out.find("  F32 F16       8 tensors") != std::string::npos);
     CHECK(text.out.find("llama") != std::string::npos);
     CHECK(run_gg({"info", "-m", path}).out == text.out);
+}
+
+TEST_CASE("gg info says what fits into a limit of GPU memory") {
+    gguf_test::TemporaryFolder folder;
+    const std::string path = folder / "tiny.gguf";
+    TinyModel{.context = 1 << 20, .specials = false}.write(path);
+    const auto ask = [&](const std::string& limit) {
+        const Result result = run_gg({"info", path, "--vram-limit", limit, "--json"});
+        REQUIRE(result.code == 0);
+        return json::parse(result.out)["gpu_memory"];
+    };
+    // No GPU that gg can use has less than 3 GB.
+    const std::pair<std::string, std::uint64_t> forms[] = {
+        {"2GiB", 2147483648},  {"3GB", 3000000000},      {"1.5GiB", 1610612736},
+        {"800MiB", 838860800}, {"999.5MB", 999500000},   {"1024KiB", 1048576},
+        {"12kB", 12000},       {"0.001TiB", 1099511627}, {"123456789", 123456789}};
+    for (const auto& [text, bytes] : forms) {
+        CAPTURE(text);
+        CHECK(ask(text)["available_bytes"] == bytes);
+    }
+    const json whole = ask("2GiB"), none = ask("600MiB");
+    CHECK(whole["fits"] == true);
+    CHECK(whole["largest_context"] == 1 << 20);
+    CHECK(none["fits"] == false);
+    CHECK(none["largest_context"] == 0);
+    // Between the two there is less cache than the model's context needs.
+    const std::uint64_t total = whole["contexts"].back()["total_bytes"];
+    CHECK(ask(std::to_string(total))["largest_context"] == 1 << 20);
+    const json less = ask(std::to_string(total - 1));
+    CHECK(less["fits"] == true);
+    CHECK(less["largest_context"] < 1 << 20);
+    CHECK(less["largest_context"] > 900000);
+    CHECK(run_gg({"info", path, "--vram-limit", "2GiB"})
+              .out.find("  in 2.00 GiB   fits with a context of up to 1048576 tokens\n") !=
+          std::string::npos);
+    CHECK(run_gg({"info", path, "--vram-limit", "600MiB"}).out.find("  in 600.0 MiB  does not fit\n") !=
+          std::string::npos);
 }
 
 TEST_CASE("gg info describes what gg cannot run") {
@@ -83,6 +141,7 @@ TEST_CASE("gg info describes what gg cannot run") {
         CHECK(info["tensors"][0]["tensors"] == 12);
         CHECK(info["dims"].is_null());
         CHECK(info["gpu_weights"].is_null());
+        CHECK(info["gpu_memory"].is_null());
         CHECK(info["problem"].get<std::string>().find("mamba") != std::string::npos);
     }
     SECTION("an empty header") {

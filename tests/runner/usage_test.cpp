@@ -116,8 +116,14 @@ TEST_CASE("wrong usage is exit code 2, with nothing on standard output") {
                                                {"--threads", "0"},
                                                {"--device", "gpu"},
                                                {"--device", "cuda:"},
-                                               {"--device", "cuda:x"}})
+                                               {"--device", "cuda:x"},
+                                               {"--device", "host", "--vram-limit", "1GiB"}})
         wrong.push_back(std::vector<std::string>{"run", "-m", "x", "-p", "a"} + options);
+    for (const char* size :
+         {"", "0", "-1", "1.5", "16G", "16 GiB", "GiB", "1e9", "nan", "16gib", "9000000TiB"})
+        for (const auto& command : commands())
+            if (command[0] == "info" || command[0] == "score")
+                wrong.push_back(with_model(command, "x") + std::vector<std::string>{"--vram-limit", size});
     for (const std::vector<std::string>& arguments : wrong) {
         const Result result = run_gg(arguments);
         CAPTURE(arguments);

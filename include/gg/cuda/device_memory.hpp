@@ -11,6 +11,7 @@
 
 #include "gg/core/error.hpp"
 #include "gg/cuda/device.hpp"
+#include "gg/cuda/workspace_plan.hpp"
 
 namespace gg::cuda {
 
@@ -67,18 +68,15 @@ class DeviceArena {
     DeviceArena() = default;
     DeviceArena(std::size_t bytes, const std::string& purpose) : buffer_(bytes, purpose), purpose_(purpose) {}
 
-    /// What a piece of that size takes.
-    static constexpr std::uint64_t padded(std::uint64_t bytes) { return (bytes + 255) / 256 * 256; }
-
     /// The next piece. Throws gg::Error (internal) if the plan was too small.
     unsigned char* take(std::uint64_t bytes) {
-        if (used_ + padded(bytes) > buffer_.bytes())
+        if (used_ + padded_piece(bytes) > buffer_.bytes())
             throw Error(ErrorCode::internal, {.field = purpose_,
-                                              .expected = std::to_string(padded(bytes)) + " bytes left",
+                                              .expected = std::to_string(padded_piece(bytes)) + " bytes left",
                                               .found = std::to_string(buffer_.bytes() - used_) + " of " +
                                                        std::to_string(buffer_.bytes())});
         unsigned char* piece = buffer_.data() + used_;
-        used_ += padded(bytes);
+        used_ += padded_piece(bytes);
         return piece;
     }
     std::uint64_t used() const { return used_; }

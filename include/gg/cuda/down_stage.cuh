@@ -18,9 +18,8 @@ struct DownShape {
     static constexpr int rows = rows_;
     static constexpr int matrix_columns = column_tiles(FeedForward::width);
     static constexpr MatvecShape shape =
-        with_router(MatvecShape{rows, row_tiles(Dims::hidden), matrix_columns* FeedForward::most(rows),
-                                Tile<Format>::bytes, false, 0},
-                    Dims::chip, next_experts);
+        residual_shape(rows, Dims::hidden, FeedForward::width, FeedForward::most(rows), Tile<Format>::bytes,
+                       Dims::chip, next_experts);
     static constexpr MatvecPlan plan = plan_matvec(shape, Dims::chip);
 };
 

@@ -31,7 +31,7 @@ struct FeedForward<MixtureOfExperts<Activation_, BiasPolicy>, Dims> {
     static constexpr bool routed = true, has_bias = BiasPolicy::bias;
     static constexpr int width = Dims::expert_feed_forward, experts = Dims::experts,
                          used = Dims::experts_used;
-    GG_HD static constexpr int most(int rows) { return rows * used < experts ? rows * used : experts; }
+    GG_HD static constexpr int most(int rows) { return most_experts(rows, used, experts); }
 };
 
 /// Chooses experts from the sums that the stage before left.

@@ -18,7 +18,7 @@
 // Bytes moved: the matrix once; activations as the stage has them.
 #pragma once
 
-#include "gg/cuda/plan.hpp"
+#include "gg/cuda/stage_shapes.hpp"
 #include "gg/cuda/tile.cuh"
 #include "gg/cuda/weight_ring.cuh"
 
@@ -249,9 +249,9 @@ struct DenseStream {
 template <class Operand, int rows, int width>
 struct SharedActivations {
     static constexpr bool ahead = false;
-    static constexpr int stride = operand_stride(width) + (rows > 1 ? 32 : 0);
+    static constexpr int stride = shared_stride(rows, width);
     static constexpr int plane = rows * stride;
-    static constexpr int bytes = Operand::planes * plane * 2;
+    static constexpr int bytes = shared_activation_bytes(Operand::planes, rows, width);
 
     const unsigned short* lane_base;
 

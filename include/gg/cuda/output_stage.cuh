@@ -19,9 +19,8 @@ template <class Dims, class Format, int rows_, int experts>
 struct OutputShape {
     static constexpr int rows = rows_;
     static constexpr int width = Dims::heads * Dims::head_dim;
-    static constexpr MatvecShape shape = with_router(
-        MatvecShape{rows, row_tiles(Dims::hidden), column_tiles(width), Tile<Format>::bytes, false, 0},
-        Dims::chip, experts);
+    static constexpr MatvecShape shape =
+        residual_shape(rows, Dims::hidden, width, 1, Tile<Format>::bytes, Dims::chip, experts);
     static constexpr MatvecPlan plan = plan_matvec(shape, Dims::chip);
 };
 

@@ -16,9 +16,6 @@
 
 namespace gg::cuda {
 
-/// Rows whose logits are computed together when a text is scored.
-inline constexpr int cuda_scored_rows = 64;
-
 /// The rows of a step: consecutive tokens of one sequence.
 struct PrefillRows {
     const int* tokens;  ///< on the device
@@ -37,23 +34,16 @@ class PrefillStep {
     PrefillStep(const ModelParts<Family>& parts, int rows, int* overflows, cudaStream_t stream)
         : parts_(parts), most_(rows), overflows_(overflows) {
         find_kernels();
-        plan();
+        plan_prefill(workspace_, buffers_, parts_.dims, most_branches<Family>(), most_);
         workspace_.allocate("the workspace of reading a prompt", stream);
-    }
-
-    /// What a step of up to `rows` rows takes.
-    static std::uint64_t workspace_bytes(const ModelParts<Family>& parts, int rows) {
-        PrefillStep step(parts, rows);
-        step.plan();
-        return step.bytes();
     }
 
     int rows() const { return most_; }
     std::uint64_t bytes() const { return workspace_.bytes(); }
     /// Room for the tokens of a step, on the device.
-    int* tokens() const { return tokens_; }
+    int* tokens() const { return buffers_.tokens; }
     /// [cuda_scored_rows][vocabulary]
-    float* logits() const { return logits_; }
+    float* logits() const { return buffers_.logits; }
 
     /// Enqueues all layers over the rows: their keys and values go to the cache, their stream stays here.
     void enqueue(cudaStream_t stream, const PrefillRows& rows) const {
@@ -66,10 +56,10 @@ class PrefillStep {
                 const auto& weights = nth_weights<residual>(parts_.weights.vectors.layers[layer].list);
                 if constexpr (branch == 0)
                     for (std::size_t k = 0; k < std::size_t{PartOf<Layer, residual>::branches}; ++k)
-                        norm<Norm>(stream, *kernels_[layer][i + k].norm, weights.norm, x_, rows.count,
-                                   normed_[k]);
+                        norm<Norm>(stream, *kernels_[layer][i + k].norm, weights.norm, buffers_.x, rows.count,
+                                   buffers_.normed[k]);
                 run(BranchOf<Layer, residual, branch>{}, std::type_identity<Norm>{},
-                    Place{stream, layer, i, rows, normed_[branch]}, weights.norm,
+                    Place{stream, layer, i, rows, buffers_.normed[branch]}, weights.norm,
                     nth_weights<branch>(weights.branches));
                 ++i;
             });
@@ -80,8 +70,9 @@ class PrefillStep {
     void enqueue_head(cudaStream_t stream, int first, int count, float* logits) const {
         const Dims& d = parts_.dims;
         norm<typename Family::FinalNorm>(stream, *head_norm_, parts_.weights.vectors.final_norm,
-                                         x_ + std::size_t(first) * std::size_t(d.hidden), count, normed_[0]);
-        ProductArgs args = product_args(parts_.weights.head, normed_[0], d.hidden, count);
+                                         buffers_.x + std::size_t(first) * std::size_t(d.hidden), count,
+                                         buffers_.normed[0]);
+        ProductArgs args = product_args(parts_.weights.head, buffers_.normed[0], d.hidden, count);
         args.y = logits;
         multiply(stream, head_, parts_.formats.head, args, row_tiles(d.vocabulary));
     }
@@ -99,10 +90,6 @@ class PrefillStep {
         const unsigned short* normed;
     };
 
-    PrefillStep(const ModelParts<Family>& parts, int rows)
-        : parts_(parts), most_(rows), overflows_(nullptr) {}
-
-    static int planes(DType format) { return format == DType::bf16 ? 2 : 1; }
     static dim3 grid(const LaunchShape& shape) {
         return dim3(static_cast<unsigned>(shape.blocks_x), static_cast<unsigned>(shape.blocks_y));
     }
@@ -135,51 +122,17 @@ class PrefillStep {
         for (int t = 0; t < product_tilings; ++t) head_[t] = &kernels[ends.product[t]];
     }
 
-    /// Plans every buffer.
-    void plan() {
-        const Dims& d = parts_.dims;
-        const auto rows = static_cast<std::uint64_t>(most_);
-        const auto size = [](int n) { return static_cast<std::uint64_t>(n); };
-        const std::uint64_t pairs = rows * size(std::max(d.experts_used, 1));
-        const int width = std::max(d.feed_forward, d.expert_feed_forward);
-        workspace_.plan(tokens_, rows);
-        workspace_.plan(x_, rows * size(d.hidden));
-        for (int k = 0; k < most_branches(); ++k)
-            workspace_.plan(normed_[k], 2 * rows * size(operand_stride(d.hidden)));
-        workspace_.plan(qkv_, rows * size(qkv_columns(d.heads, d.kv_heads, d.head_dim).width));
-        workspace_.plan(queries_, rows * size(d.heads) * size(head_stride(d.head_dim)));
-        workspace_.plan(mixed_, 2 * rows * size(operand_stride(d.heads * d.head_dim)));
-        workspace_.plan(h_, 2 * pairs * size(operand_stride(width)));
-        workspace_.plan(cosines_, rows * size(d.head_dim / 2));
-        workspace_.plan(sines_, rows * size(d.head_dim / 2));
-        if (d.experts > 0) {
-            workspace_.plan(expert_, pairs);
-            workspace_.plan(weight_, pairs);
-            workspace_.plan(offsets_, size(d.experts) + 1);
-            workspace_.plan(sorted_rows_, pairs);
-            workspace_.plan(place_, pairs);
-            workspace_.plan(y_, pairs * size(d.hidden));
-        }
-        workspace_.plan(logits_, std::uint64_t{cuda_scored_rows} * size(d.vocabulary));
-    }
-
-    static int most_branches() {
-        int most = 1;
-        for_each_branch<Layer>([&](auto, auto b) { most = std::max(most, b.value + 1); });
-        return most;
-    }
-
     void embed(cudaStream_t stream, const PrefillRows& rows) const {
         const EmbedArgs args{parts_.weights.embedding.rows,
                              parts_.weights.positions.rows,
                              nullptr,
                              rows.tokens,
                              rows.start,
-                             x_,
+                             buffers_.x,
                              parts_.inverse_frequencies,
                              parts_.rotary_magnitude,
-                             cosines_,
-                             sines_};
+                             buffers_.cosines,
+                             buffers_.sines};
         embed_->enqueue(grid(embed_launch(rows.count)), stream, args, false);
     }
 
@@ -212,8 +165,8 @@ class PrefillStep {
                   const ProductArgs& args, int row_tiles) const {
         const int t = choose_tiling(row_tiles, args.rows, args.experts, parts_.target.multiprocessors);
         const LaunchShape shape =
-            product_launch(tilings[t], static_cast<int>(TileGeometry::tile_bytes(format)), planes(format),
-                           row_tiles, args.rows, args.experts);
+            product_launch(tilings[t], static_cast<int>(TileGeometry::tile_bytes(format)),
+                           TileGeometry::planes(format), row_tiles, args.rows, args.experts);
         kernels[t]->enqueue(grid(shape), stream, args, false);
     }
 
@@ -228,22 +181,23 @@ class PrefillStep {
         const LayerPlace& place = parts_.places[at.layer];
         ProductArgs first = product_args(tiles.first, at.normed, d.hidden, rows.count);
         first.bias = tiles.qkv_bias;
-        first.y = qkv_;
+        first.y = buffers_.qkv;
         multiply(at.stream, kernels.first, formats.first, first,
                  row_tiles(qkv_columns(d.heads, d.kv_heads, d.head_dim).width));
-        const AppendKeysArgs<Weights> append{weights,    qkv_,       cosines_,      sines_,
-                                             queries_,   rows.cache, rows.capacity, place,
-                                             rows.start, rows.count, overflows_};
+        const AppendKeysArgs<Weights> append{weights,          buffers_.qkv, buffers_.cosines, buffers_.sines,
+                                             buffers_.queries, rows.cache,   rows.capacity,    place,
+                                             rows.start,       rows.count,   overflows_};
         kernels.append->enqueue(dim3(static_cast<unsigned>(append_blocks(d.heads, d.kv_heads, rows.count))),
                                 at.stream, append, false);
-        const PrefillAttentionArgs<Weights> attention{
-            weights, queries_, rows.cache, rows.capacity, place, rows.start, rows.count, mixed_, overflows_};
+        const PrefillAttentionArgs<Weights> attention{weights,   buffers_.queries, rows.cache, rows.capacity,
+                                                      place,     rows.start,       rows.count, buffers_.mixed,
+                                                      overflows_};
         kernels.attention->enqueue(
             dim3(static_cast<unsigned>(prefill_blocks(d.heads, d.head_dim, rows.count))), at.stream,
             attention, false);
-        ProductArgs second = product_args(tiles.second, mixed_, d.heads * d.head_dim, rows.count);
+        ProductArgs second = product_args(tiles.second, buffers_.mixed, d.heads * d.head_dim, rows.count);
         second.bias = weights.output_bias.data;
-        second.y = x_;
+        second.y = buffers_.x;
         multiply(at.stream, kernels.second, formats.second, second, row_tiles(d.hidden));
     }
 
@@ -262,15 +216,15 @@ class PrefillStep {
         ProductArgs up = product_args(tiles.first, at.normed, d.hidden, rows);
         up.bias = Activation::gated ? weights.gate_bias.data : weights.up_bias.data;
         up.up_bias = weights.up_bias.data;
-        up.operand = h_;
+        up.operand = buffers_.h;
         up.operand_plane =
             static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(operand_stride(d.feed_forward));
         multiply(at.stream, kernels_[at.layer][at.branch].first,
                  parts_.formats.layers[at.layer][at.branch].first, up,
                  covered_tiles<Activation>(d.feed_forward));
-        ProductArgs down = product_args(tiles.second, h_, d.feed_forward, rows);
+        ProductArgs down = product_args(tiles.second, buffers_.h, d.feed_forward, rows);
         down.bias = weights.down_bias.data;
-        down.y = x_;
+        down.y = buffers_.x;
         multiply(at.stream, kernels_[at.layer][at.branch].second,
                  parts_.formats.layers[at.layer][at.branch].second, down, row_tiles(d.hidden));
     }
@@ -283,30 +237,31 @@ class PrefillStep {
         const BranchKernels& kernels = kernels_[at.layer][at.branch];
         const BranchTiles& tiles = parts_.weights.layers[at.layer][at.branch];
         const BranchFormats formats = parts_.formats.layers[at.layer][at.branch];
-        const RouterArgs<Norm> router{norm, x_,      tiles.router, weights.router_bias.data,
-                                      rows, expert_, weight_};
+        const RouterArgs<Norm> router{norm, buffers_.x,      tiles.router,   weights.router_bias.data,
+                                      rows, buffers_.expert, buffers_.weight};
         kernels.router->enqueue(grid(router_launch(rows, d.experts)), at.stream, router, false);
-        const ExpertSortArgs sort{expert_, rows, d.experts_used, offsets_, sorted_rows_, place_};
+        const ExpertSortArgs sort{buffers_.expert,      rows,          d.experts_used, buffers_.offsets,
+                                  buffers_.sorted_rows, buffers_.place};
         kernels.sort->enqueue(grid(expert_sort_launch(d.experts)), at.stream, sort, false);
         ProductArgs up = product_args(tiles.first, at.normed, d.hidden, rows);
-        up.x_rows = sorted_rows_;
-        up.offsets = offsets_;
+        up.x_rows = buffers_.sorted_rows;
+        up.offsets = buffers_.offsets;
         up.experts = d.experts;
         up.rows = pairs;
         up.bias = weights.gate_bias.data;
         up.up_bias = weights.up_bias.data;
-        up.operand = h_;
+        up.operand = buffers_.h;
         up.operand_plane =
             static_cast<std::uint64_t>(pairs) * static_cast<std::uint64_t>(operand_stride(width));
         multiply(at.stream, kernels.first, formats.first, up, covered_tiles<Activation>(width));
-        ProductArgs down = product_args(tiles.second, h_, width, pairs);
-        down.offsets = offsets_;
+        ProductArgs down = product_args(tiles.second, buffers_.h, width, pairs);
+        down.offsets = buffers_.offsets;
         down.experts = d.experts;
         down.bias = weights.down_bias.data;
-        down.y = y_;
+        down.y = buffers_.y;
         multiply(at.stream, kernels.second, formats.second, down, row_tiles(d.hidden));
-        kernels.combine->enqueue(grid(combine_launch(rows)), at.stream, CombineArgs{y_, place_, weight_, x_},
-                                 false);
+        kernels.combine->enqueue(grid(combine_launch(rows)), at.stream,
+                                 CombineArgs{buffers_.y, buffers_.place, buffers_.weight, buffers_.x}, false);
     }
 
     const ModelParts<Family>& parts_;
@@ -316,11 +271,7 @@ class PrefillStep {
     const StageKernel *embed_ = nullptr, *head_norm_ = nullptr;
     const StageKernel* head_[product_tilings] = {};
     Workspace workspace_;
-    int *tokens_ = nullptr, *expert_ = nullptr, *offsets_ = nullptr, *sorted_rows_ = nullptr,
-        *place_ = nullptr;
-    float *x_ = nullptr, *qkv_ = nullptr, *cosines_ = nullptr, *sines_ = nullptr, *weight_ = nullptr,
-          *y_ = nullptr, *logits_ = nullptr;
-    unsigned short *normed_[2] = {}, *queries_ = nullptr, *mixed_ = nullptr, *h_ = nullptr;
+    PrefillBuffers buffers_;
 };
 
 }  // namespace gg::cuda

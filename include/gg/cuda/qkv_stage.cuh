@@ -19,8 +19,8 @@ struct QkvShape {
     static constexpr int rows = rows_;
     static constexpr QkvColumns columns = qkv_columns(Dims::heads, Dims::kv_heads, Dims::head_dim);
     using Activations = SharedActivations<typename Tile<Format>::Operand, rows, Dims::hidden>;
-    static constexpr MatvecShape shape = {
-        rows, columns.width / 16, column_tiles(Dims::hidden), Tile<Format>::bytes, false, Activations::bytes};
+    static constexpr MatvecShape shape =
+        qkv_shape(rows, Dims::hidden, columns.width, Tile<Format>::bytes, Tile<Format>::Operand::planes);
     static constexpr MatvecPlan plan = plan_matvec(shape, Dims::chip);
 };
 

@@ -11,25 +11,6 @@
 
 namespace gg::cuda {
 
-/// Threads that share one sum over many terms: as many parts as threads allow, at most 16.
-GG_HD constexpr int sum_parts(int threads, int sums) {
-    const int parts = threads / sums;
-    return parts < 1 ? 1 : parts > 16 ? 16 : parts;
-}
-
-/// Shared memory of RouterSums for a plan: the block's part of x [local rows][rows], then sums in parts.
-GG_HD constexpr int router_bytes(const MatvecPlan& plan, int rows, int experts) {
-    if (experts == 0) return 0;
-    return (plan.round_rows * tile_rows * rows + sum_parts(plan.threads(), rows * experts) * rows * experts) *
-           4;
-}
-
-/// The shape with room for the sums of a router that comes next.
-GG_HD constexpr MatvecShape with_router(MatvecShape shape, const Chip& chip, int experts) {
-    shape.activation_bytes += router_bytes(plan_matvec(shape, chip), shape.rows, experts);
-    return shape;
-}
-
 template <class Dims, class Shape, int experts>
 struct RouterSums {
     static constexpr MatvecPlan plan = Shape::plan;

@@ -59,6 +59,8 @@ struct TileGeometry {
     static constexpr std::uint64_t tile_bytes(DType type) {
         return type == DType::mxfp4 ? 544 : type == DType::q8_0 ? 1088 : 2048;
     }
+    /// Numbers that an activation multiplied with them is given as (operand.cuh).
+    static constexpr int planes(DType type) { return type == DType::bf16 ? 2 : 1; }
     static constexpr int padded_rows(int n) { return row_tiles(n) * tile_rows; }
     /// Rows of two interleaved matrices of n rows.
     static constexpr int interleaved_rows(int n) {

@@ -1,0 +1,18 @@
+// Amounts of memory on the command line.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace gg::runner {
+
+/// "16GiB", "24GB", "15.5GiB", "800MiB", "17179869184" in bytes; nothing for any other text, for 0 and for
+/// what 63 bits do not hold.
+std::optional<std::uint64_t> parse_memory_size(const std::string& text);
+
+/// Adds --vram-limit SIZE, which sets `limit`; `help` says what it does.
+void add_vram_limit_option(CLI::App& command, std::uint64_t& limit, const std::string& help);
+
+}  // namespace gg::runner
