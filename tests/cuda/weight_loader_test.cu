@@ -15,7 +15,10 @@
 #include "cuda/tiles.hpp"
 #include "gg/cuda/launch.hpp"
 #include "gg/cuda/repack.cuh"
+#include "gg/cuda/synthesize.cuh"
+#include "gg/cuda/synthetic_source.hpp"
 #include "gg/gguf/writer.hpp"
+#include "gg/model/synthesize.hpp"
 
 using gg::DType;
 using gg::host::Matrices;
@@ -90,7 +93,6 @@ TestFile make_file() {
     file.add("dense_gate", DType::bf16, 83, 29, 1);
     file.add("dense_up", DType::f16, 83, 29, 1);
     file.add("head", DType::bf16, 83, 131, 1);
-    file.add("router", DType::f16, 83, 5, 1);
     file.add("embedding", DType::q4_k, 256, 41, 1);
     return file;
 }
@@ -106,9 +108,9 @@ float value_of(const Matrix& m, int row, int column) {
 class Memory {
   public:
     unsigned char* take(std::uint64_t bytes) {
-        check(cudaMemset(arena_.data() + used_, 0xA5, DeviceArena::padded(bytes)), "poisoning");
+        check(cudaMemset(arena_.data() + used_, 0xA5, padded_piece(bytes)), "poisoning");
         unsigned char* piece = arena_.data() + used_;
-        used_ += DeviceArena::padded(bytes);
+        used_ += padded_piece(bytes);
         REQUIRE(used_ <= arena_.size());
         return piece;
     }
@@ -163,14 +165,13 @@ void check_load(std::size_t piece_bytes, gg::host::ThreadPool* pool) {
     std::vector<std::uint64_t> progress;
     std::uint64_t brought = 0;
     const auto allocate = [&](std::uint64_t bytes) { return memory.take(bytes); };
-    WeightLoader loader(file.file(), nullptr, allocate, launch_repack,
-                        {.piece_bytes = piece_bytes, .pool = pool, .progress = [&](std::uint64_t bytes) {
-                             progress.push_back(bytes);
-                         }});
+    FileSource source(file.file(), {.buffer_bytes = piece_bytes / 3, .buffers = 2, .pool = pool});
+    WeightLoader loader(
+        file.file(), source, nullptr, allocate, launch_repack,
+        {.piece_bytes = piece_bytes, .progress = [&](std::uint64_t bytes) { progress.push_back(bytes); }});
     const Matrix q = file.matrix("q"), k = file.matrix("k"), v = file.matrix("v");
     const Matrices gate = file.matrices("gate"), up = file.matrices("up"), down = file.matrices("down");
     const Matrices dense_gate = file.matrices("dense_gate"), dense_up = file.matrices("dense_up");
-    const std::vector<float> floats = {1.5f, -2.0f, 3.25f};
 
     const TileMatrix qkv = loader.load_stacked({q, k, v});
     const TileMatrix output = loader.load(file.matrix("output"));
@@ -178,10 +179,7 @@ void check_load(std::size_t piece_bytes, gg::host::ThreadPool* pool) {
     const TileMatrix downs = loader.load(down);
     const TileMatrix dense = loader.load_interleaved(dense_gate.first, dense_up.first);
     const TileMatrix head = loader.load(file.matrix("head"));
-    const float* router = loader.load_floats(file.matrix("router"));
     const RowMatrix embedding = loader.load_rows(file.matrix("embedding"));
-    const Vector vector = loader.load_vector({floats.data(), floats.size()});
-    CHECK(loader.load_vector({}).data == nullptr);
     loader.finish();
 
     CHECK(qkv.type == DType::q8_0);
@@ -213,27 +211,20 @@ void check_load(std::size_t piece_bytes, gg::host::ThreadPool* pool) {
               return row < 131 ? value_of(file.matrix("head"), row, column) : 0.0f;
           }) == 0);
 
-    const Matrix router_matrix = file.matrix("router");
-    const auto router_bytes = read(router, 83 * 5 * sizeof(float));
-    for (int row = 0; row < 5; ++row) {
-        const float expected = value_of(router_matrix, row, 82);
-        CHECK(std::memcmp(router_bytes.data() + (row * 83 + 82) * 4, &expected, 4) == 0);
-    }
     CHECK(embedding.type == DType::q4_k);
     const auto rows = read(embedding.rows, 41 * embedding.row_bytes);
     CHECK(std::memcmp(rows.data(), file.matrix("embedding").data, rows.size()) == 0);
-    const auto vector_bytes = read(vector.data, floats.size() * sizeof(float));
-    CHECK(std::memcmp(vector_bytes.data(), floats.data(), vector_bytes.size()) == 0);
 
     for (const gg::TensorView& tensor : file.file().tensors()) brought += tensor.bytes();
     REQUIRE(!progress.empty());
     CHECK(std::is_sorted(progress.begin(), progress.end()));
-    CHECK(progress.back() == brought + floats.size() * sizeof(float));
+    CHECK(progress.back() == brought);
 }
 
 std::string refusal(TestFile& file, const std::function<void(WeightLoader&)>& load) {
     Memory memory;
-    WeightLoader loader(file.file(), nullptr, [&](std::uint64_t bytes) { return memory.take(bytes); },
+    FileSource source(file.file(), {.buffer_bytes = 1 << 16});
+    WeightLoader loader(file.file(), source, nullptr, [&](std::uint64_t bytes) { return memory.take(bytes); },
                         launch_repack, {.piece_bytes = 1 << 16});
     load(loader);
     try {
@@ -247,12 +238,72 @@ std::string refusal(TestFile& file, const std::function<void(WeightLoader&)>& lo
 
 }  // namespace
 
-TEST_CASE("a file's tensors lie on the GPU as tiles, floats and rows") {
+TEST_CASE("a file's tensors lie on the GPU as tiles and rows") {
     GG_NEED_GPU();
     gg::host::ThreadPool pool(2);
     // 16 rows of the widest matrix, then several pieces a matrix, several matrices a piece, all in one.
     for (const std::size_t piece_bytes : {3360, 5000, 8192, 1 << 20}) check_load(piece_bytes, nullptr);
     check_load(std::size_t{1} << 19, &pool);
+}
+
+namespace {
+
+/// All matrices of a file on the device, as tiles or, if their type has none, as rows.
+std::vector<std::vector<unsigned char>> all_matrices(const gg::gguf::File& file, ByteSource& source) {
+    DeviceArena arena(std::size_t{4} << 20, "test");
+    std::vector<std::vector<unsigned char>> all;
+    // Several pieces a matrix.
+    WeightLoader loader(file, source, nullptr, [&](std::uint64_t bytes) { return arena.take(bytes); },
+                        launch_repack, {.piece_bytes = 20000});
+    for (const gg::TensorView& tensor : file.tensors()) {
+        if (tensor.dimensions < 2) continue;
+        const Matrices matrices{
+            {tensor.type, tensor.data, static_cast<int>(tensor.shape[0]), static_cast<int>(tensor.shape[1]),
+             static_cast<std::size_t>(tensor.row_bytes())},
+            static_cast<int>(tensor.shape[2])};
+        const TileMatrix tiles = loader.load(matrices);
+        const RowMatrix rows = loader.load_rows(matrices.first);
+        loader.finish();
+        all.push_back(read(tiles.tiles, tiles.bytes_per_matrix * static_cast<std::uint64_t>(tiles.count)));
+        all.push_back(read(rows.rows, rows.row_bytes * static_cast<std::uint64_t>(rows.count)));
+    }
+    return all;
+}
+
+}  // namespace
+
+TEST_CASE("random weights made on the GPU are those of the file") {
+    GG_NEED_GPU();
+    for (const DType dense : {DType::q8_0, DType::f16, DType::bf16})
+        gg::with_synthetic_preset("gpt-oss-20b", [&](auto family, gg::SyntheticModel model) {
+            using Family = decltype(family);
+            model.dims.layers = 2;
+            model.dims.sliding = {true, false};
+            model.dims.hidden = 96;
+            model.dims.heads = 5;
+            model.dims.kv_heads = 1;
+            model.dims.experts = 3;
+            model.dims.experts_used = 2;
+            model.dims.expert_feed_forward = 160;
+            model.dims.vocabulary = 301;
+            model.dense = dense;
+            const gg::SyntheticFile made(family, model, 11);
+            gg::gguf::Writer writer;
+            gg::host::ThreadPool pool(1);
+            gg::set_synthetic_metadata<Family>(writer, model);
+            gg::add_synthetic_tensors(writer, gg::synthetic_tensors<Family>(model), 11, pool);
+            const std::vector<std::byte> bytes = writer.bytes();
+            const auto file = gg::gguf::File::parse(bytes, "written.gguf");
+
+            SyntheticSource on_device(made, [](const SynthesizeArgs& args, cudaStream_t stream) {
+                launch<Synthesize>(dim3(synthesize_blocks(args)), args, stream);
+            });
+            FileSource from_file(file, {.buffer_bytes = 4096});
+            const auto found = all_matrices(made.file(), on_device), expected = all_matrices(file, from_file);
+            REQUIRE(found.size() == expected.size());
+            CHECK(found.size() > 20);
+            for (std::size_t i = 0; i < found.size(); ++i) CHECK((found[i] == expected[i]));
+        });
 }
 
 TEST_CASE("a tensor that does not fit its format on the GPU is named") {
@@ -288,17 +339,18 @@ TEST_CASE("more tensors than counters are all checked") {
     file.add("small", DType::q8_0, 32, 1, 1);
     file.add("bad", DType::q8_0, 32, 1, 1);
     cuda_test::put_16(file.writable("bad"), 0xFC00);
+    FileSource source(file.file(), {.buffer_bytes = 4096});
     for (const int before : {0, 1500}) {
         DeviceBuffer<unsigned char> tiles(1088, "test");
-        WeightLoader loader(file.file(), nullptr, [&](std::uint64_t) { return tiles.data(); }, launch_repack,
-                            {.piece_bytes = 4096});
+        WeightLoader loader(file.file(), source, nullptr, [&](std::uint64_t) { return tiles.data(); },
+                            launch_repack, {.piece_bytes = 4096});
         for (int i = 0; i < before; ++i) loader.load(file.matrix("small"));
         loader.load(file.matrix("bad"));
         CHECK_THROWS_AS(loader.finish(), gg::Error);
     }
     DeviceBuffer<unsigned char> tiles(1088, "test");
-    WeightLoader loader(file.file(), nullptr, [&](std::uint64_t) { return tiles.data(); }, launch_repack,
-                        {.piece_bytes = 4096});
+    WeightLoader loader(file.file(), source, nullptr, [&](std::uint64_t) { return tiles.data(); },
+                        launch_repack, {.piece_bytes = 4096});
     loader.load(file.matrix("bad"));
     const auto fill = [&] {
         for (int i = 0; i < 1100; ++i) loader.load(file.matrix("small"));
@@ -310,10 +362,10 @@ TEST_CASE("a piece that holds no row tile is refused") {
     GG_NEED_GPU();
     TestFile file = make_file();
     DeviceBuffer<unsigned char> memory(1 << 20, "test");
-    WeightLoader loader(file.file(), nullptr, [&](std::uint64_t) { return memory.data(); }, launch_repack,
-                        {.piece_bytes = 256});
+    FileSource source(file.file(), {.buffer_bytes = 256});
+    WeightLoader loader(file.file(), source, nullptr, [&](std::uint64_t) { return memory.data(); },
+                        launch_repack, {.piece_bytes = 256});
     CHECK_THROWS_AS(loader.load(file.matrix("output")), gg::Error);
-    CHECK_THROWS_AS(loader.load_floats(file.matrix("router")), gg::Error);
 }
 
 TEST_CASE("one allocation is given out in pieces of 256 bytes") {

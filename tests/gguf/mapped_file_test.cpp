@@ -4,6 +4,8 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <cstring>
+
 #include "raw.hpp"
 #include "samples.hpp"
 #include "temporary_folder.hpp"
@@ -56,6 +58,35 @@ TEST_CASE("a file that changed its size while mapped is refused by name") {
     }
     std::filesystem::resize_file(path, whole);
     CHECK_NOTHROW(file.require_whole());
+}
+
+TEST_CASE("bytes are read past the mapping, and of a file that was cut short refused by name") {
+    TemporaryFolder folder;
+    const auto path = folder / "model.gguf";
+    write_model(path);
+    const File file = File::open(path);
+    const gg::TensorView& tensor = file.tensors()[0];
+    std::vector<std::byte> bytes(1000);
+    for (const std::uint64_t first : {std::uint64_t{0}, std::uint64_t{4097}, tensor.bytes() - bytes.size()}) {
+        file.read(tensor.data + first, bytes.size(), bytes.data());
+        CHECK(std::memcmp(bytes.data(), tensor.data + first, bytes.size()) == 0);
+    }
+    const std::uint64_t whole = file.bytes();
+    std::filesystem::resize_file(path, 8192);
+    check_refusal([&] { file.read(tensor.data + tensor.bytes() - 1000, bytes.size(), bytes.data()); },
+                  path.string(), "file size", std::to_string(whole) + " bytes", "8192 bytes");
+
+    const std::vector<std::byte> memory = counting_bytes(1 << 10);
+    gg::gguf::Writer writer;
+    writer.add_tensor("t", gg::DType::f32, {1u << 8}, memory);
+    const std::vector<std::byte> whole_file = writer.bytes();
+    CHECK(writer.file_bytes() == whole_file.size());
+    const std::vector<std::byte> header = writer.header();
+    CHECK(std::memcmp(header.data(), whole_file.data(), header.size()) == 0);
+    const File parsed = File::parse(whole_file, "memory");
+    CHECK(parsed.tensors()[0].data == whole_file.data() + header.size());
+    parsed.read(parsed.tensors()[0].data + 24, bytes.size(), bytes.data());
+    CHECK(std::memcmp(bytes.data(), memory.data() + 24, bytes.size()) == 0);
 }
 
 TEST_CASE("the part of a split model that changed is the one that is named") {

@@ -1,8 +1,11 @@
 // Models of random weights: they load, compute sane logits, and are a function of the seed alone.
 #include "gg/model/synthesize.hpp"
 
+#include <unistd.h>
+
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <map>
 
 #include "catch.hpp"
@@ -193,8 +196,95 @@ TEST_CASE("a synthetic tensor of several batches is the same for any number of t
     CHECK(one == bytes_with(3));
     // The whole at once is what the pieces are.
     std::vector<std::byte> whole(tensor.view.bytes());
-    fill_synthetic(tensor, 9, 0, tensor.view.elements(), whole.data());
+    fill_synthetic(synthetic_recipe(tensor, 9), 0, tensor.view.elements(), whole.data());
     CHECK(one == whole);
+}
+
+TEST_CASE("the bytes of a synthetic tensor are those that they always were") {
+    struct Sum {
+        DType type;
+        double mean, deviation;
+        std::uint64_t sum;  ///< FNV-1a
+    };
+    for (const Sum& expected :
+         {Sum{DType::mxfp4, 0, 0.0187, 0x97527d1998a94dea}, Sum{DType::q8_0, 0, 0.02, 0xd74caeef0d4a054d},
+          Sum{DType::f16, 0.125, 0.3, 0x2060613b8c4ce8a1}, Sum{DType::bf16, -1, 0.7, 0x328513acceeeee2c},
+          Sum{DType::f32, 4, 1.0 / 3, 0x8662eb82084a489c}}) {
+        CAPTURE(info(expected.type).name);
+        const auto tensor = tensor_of(expected.type, {96, 2731}, expected.mean, expected.deviation);
+        host::ThreadPool pool(1);
+        std::uint64_t sum = 1469598103934665603;
+        write_synthetic(tensor, 0x123456789ABCDEF, pool, {}, [&](std::span<const std::byte> piece) {
+            for (const std::byte byte : piece) sum = (sum ^ static_cast<unsigned>(byte)) * 1099511628211;
+        });
+        CHECK(sum == expected.sum);
+    }
+}
+
+TEST_CASE("any part of a synthetic tensor is that part of the whole") {
+    for (const DType type : {DType::mxfp4, DType::q8_0, DType::f16, DType::bf16, DType::f32}) {
+        const SyntheticRecipe recipe = synthetic_recipe(tensor_of(type, {2048}, 0.5, 0.3), 2);
+        const DTypeInfo& geometry = info(type);
+        std::vector<std::byte> whole(2048 / geometry.elements * geometry.bytes), part(whole.size());
+        fill_synthetic(recipe, 0, 2048, whole.data());
+        for (const std::uint64_t first : {1, 2, 3, 15, 16, 19})
+            for (const std::uint64_t count : {1, 2, 7, 33}) {
+                CAPTURE(geometry.name, first, count);
+                fill_synthetic(recipe, first * geometry.elements, count * geometry.elements, part.data());
+                CHECK(std::memcmp(part.data(), whole.data() + first * geometry.bytes,
+                                  count * geometry.bytes) == 0);
+            }
+    }
+}
+
+TEST_CASE("a synthetic file is the written one with its matrices left out") {
+    for (const char* name : {"gpt-oss-20b", "gpt2", "smollm2-135m"})
+        with_synthetic_preset(name, [&](auto family, SyntheticModel model) {
+            CAPTURE(name);
+            using Family = decltype(family);
+            model = shrink(model);
+            const std::vector<std::byte> bytes = file_of<Family>(model, 7, 1);
+            const auto written = gguf::File::parse(bytes, "written.gguf");
+            const SyntheticFile first(family, model, 7);
+            CHECK(Family::read_dims(first.file()).vocabulary == 301);
+            REQUIRE(first.file().tensors().size() == written.tensors().size());
+            int made = 0;
+            for (std::size_t i = 0; i < written.tensors().size(); ++i) {
+                const TensorView &found = first.file().tensors()[i], &expected = written.tensors()[i];
+                CAPTURE(expected.name);
+                CHECK(found.name == expected.name);
+                REQUIRE(found.bytes() == expected.bytes());
+                const auto size = static_cast<std::size_t>(expected.bytes());
+                const bool there = std::memcmp(found.data, expected.data, size) == 0;
+                CHECK(there == (expected.type == DType::f32));
+                // A part, made of its recipe.
+                const DTypeInfo& type = info(expected.type);
+                const auto part = first.at(found.data + type.bytes, size - type.bytes);
+                std::vector<std::byte> filled(size - type.bytes);
+                fill_synthetic(*part.recipe, part.first, part.count, filled.data());
+                CHECK(std::memcmp(filled.data(), expected.data + type.bytes, filled.size()) == 0);
+                made += static_cast<int>(!there);
+                CHECK_THROWS_AS(first.at(found.data, size + type.bytes), Error);
+                if (type.bytes > 1) CHECK_THROWS_AS(first.at(found.data + 1, type.bytes), Error);
+            }
+            CHECK(made > 5);
+            CHECK_THROWS_AS(first.at(bytes.data(), 4), Error);
+        });
+}
+
+TEST_CASE("a synthetic file of a large model takes no memory to speak of") {
+    const SyntheticFile large = SyntheticFile::of_preset("gpt-oss-120b");
+    CHECK(large.file().bytes() > 60000000000);
+    const Dims dims = GptOss::read_dims(large.file());
+    CHECK(dims.experts == 128);
+    host::VectorStorage vectors;
+    ModelWeights<GptOss, host::HostStore> weights;
+    host::bind_weights(large.file(), dims, weights, vectors);
+    std::ifstream status("/proc/self/statm");
+    std::uint64_t total = 0, resident = 0;
+    REQUIRE(status >> total >> resident);
+    CHECK(resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) < std::uint64_t{1} << 30);
+    CHECK_THROWS_AS(SyntheticFile::of_preset("gpt-5"), Error);
 }
 
 TEST_CASE("what the sink or the caller throws ends the writing") {
@@ -260,7 +350,7 @@ TEST_CASE("presets have the published files' tensors") {
 
 TEST_CASE("types that are not filled and vocabularies that do not fit are refused") {
     std::vector<std::byte> bytes(1000);
-    CHECK_THROWS_AS(fill_synthetic(tensor_of(DType::q4_k, {256}, 0, 1), 1, 0, 256, bytes.data()), Error);
+    CHECK_THROWS_AS(synthetic_recipe(tensor_of(DType::q4_k, {256}, 0, 1), 1), Error);
     SyntheticModel model;
     model.dims.vocabulary = 255;
     gguf::Writer writer;

@@ -35,6 +35,15 @@ inline KernelSpec sampler_spec(int stage) {
     return {"sampler", sampler_stages[stage], std::string("gg::cuda::") + sampler_stages[stage]};
 }
 
+/// The kernel that makes random weights, and its unit.
+inline KernelSpec synthesize_spec() {
+    return {"synthesize", "synthesize", "gg::cuda::Synthesize"};
+}
+inline KernelUnit synthesize_unit() {
+    const KernelSpec spec = synthesize_spec();
+    return detail::common_unit(spec.unit, "gg/cuda/synthesize.cuh", {{spec.name, spec.type}});
+}
+
 /// Units for rearranging weights into the formats that a model has, and for the sampler.
 inline std::vector<KernelUnit> common_units(const std::vector<DType>& targets) {
     std::vector<KernelUnit> units;

@@ -1,42 +1,25 @@
-// Brings a file's tensors to a GPU. Rows go piece by piece (upload.hpp) to one device buffer and from there
-// through the repack kernels (repack.cuh), so that a tensor never lies on the device whole in the file's
-// format. A piece is whole matrices, or whole row tiles of one matrix.
+// Brings a model's tensors to a GPU. Rows come piece by piece from a source (byte_source.hpp) to one device
+// buffer and go from there through the repack kernels (repack.cuh), so that a tensor never lies on the device
+// whole in the file's format. A piece is whole matrices, or whole row tiles of one matrix.
 //
 // What lasts is taken from the caller's allocator. finish() waits and refuses the file if a weight does not
-// fit its format, naming the tensor. Bytes moved: the file's tensors once over the bus.
+// fit its format, naming the tensor. Bytes moved: the tensors' once by the source, once by the kernels.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <initializer_list>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "gg/cuda/byte_source.hpp"
 #include "gg/cuda/repack_args.hpp"
 #include "gg/cuda/store.hpp"
-#include "gg/cuda/upload.hpp"
 #include "gg/cuda/weight_format.hpp"
+#include "gg/cuda/weight_plan.hpp"
 
 namespace gg::cuda {
-
-/// `count` matrices as tiles, one behind the other.
-struct TileMatrix {
-    const unsigned char* tiles = nullptr;
-    DType type = DType::f16;
-    int rows = 0;  ///< of tiles: a multiple of 16, padding included
-    int columns = 0;
-    std::uint64_t bytes_per_matrix = 0;
-    int count = 0;
-};
-
-/// A matrix as it lies in the file, in device memory.
-struct RowMatrix {
-    const unsigned char* rows = nullptr;
-    DType type = DType::f32;
-    int count = 0;  ///< of rows
-    int columns = 0;
-    std::uint64_t row_bytes = 0;
-};
 
 class WeightLoader {
   public:
@@ -44,25 +27,31 @@ class WeightLoader {
     using Allocate = std::function<unsigned char*(std::uint64_t bytes)>;
     /// Enqueues Repack of a target format with repack_blocks(args) blocks of repack_threads threads.
     using Launch = std::function<void(DType target, const RepackArgs& args, cudaStream_t stream)>;
+    /// Told how many bytes of the file were brought so far; may throw.
+    using Progress = std::function<void(std::uint64_t bytes)>;
     struct Options {
-        std::size_t piece_bytes = std::size_t{32} << 20;  ///< of the buffers; 16 rows must fit
-        host::ThreadPool* pool = nullptr;                 ///< fills pinned buffers; null: this thread
-        Upload::Progress progress = {};
+        std::size_t piece_bytes = loading_piece_bytes;  ///< of the device buffer; 16 rows must fit
+        Progress progress = {};
     };
 
-    /// The file and the stream outlive the loader.
-    WeightLoader(const gguf::File& file, cudaStream_t stream, Allocate allocate, Launch launch,
-                 const Options& options)
+    /// The file, the source and the stream outlive the loader.
+    WeightLoader(const gguf::File& file, ByteSource& source, cudaStream_t stream, Allocate allocate,
+                 Launch launch, const Options& options)
         : file_(file),
+          source_(source),
+          stream_(stream),
           allocate_(std::move(allocate)),
           launch_(std::move(launch)),
+          progress_(options.progress),
           device_(options.piece_bytes, "the buffer for loading weights"),
-          counters_(counters_held, "the counters for loading weights"),
-          upload_(stream, options.piece_bytes, options.pool, options.progress) {
+          counters_(loading_counters, "the counters for loading weights") {
         clear_counters();
     }
     WeightLoader(const WeightLoader&) = delete;
     WeightLoader& operator=(const WeightLoader&) = delete;
+    ~WeightLoader() {
+        cudaStreamSynchronize(stream_);  // kernels still use the buffers
+    }
 
     /// One matrix, or the same matrix of every expert.
     TileMatrix load(const host::Matrix& matrix) { return load(detail::one(matrix)); }
@@ -109,39 +98,13 @@ class WeightLoader {
 
     /// The matrix as it is.
     RowMatrix load_rows(const host::Matrix& matrix) {
-        const std::size_t bytes = static_cast<std::size_t>(matrix.rows) * matrix.row_bytes;
-        unsigned char* out = allocate_(bytes);
-        upload_.copy(matrix.data, bytes, out);
-        return {out, matrix.type, matrix.rows, matrix.columns, matrix.row_bytes};
-    }
-
-    /// The matrix as F32 [rows][columns].
-    const float* load_floats(const host::Matrix& matrix) {
-        const std::size_t row_floats = static_cast<std::size_t>(matrix.columns);
-        const std::size_t row_bytes = row_floats * sizeof(float);
-        const std::size_t piece_rows = upload_.piece_bytes() / row_bytes;
-        require_piece(piece_rows, matrix, "one row");
         const std::size_t rows = static_cast<std::size_t>(matrix.rows);
-        unsigned char* const out = allocate_(rows * row_bytes);
-        for (std::size_t row = 0; row < rows; row += piece_rows) {
-            const std::size_t n = std::min(piece_rows, rows - row);
-            auto* values = reinterpret_cast<float*>(upload_.begin());
-            for (std::size_t i = 0; i < n; ++i)
-                format::decode_row(matrix.type, matrix.data + (row + i) * matrix.row_bytes, row_floats,
-                                   values + i * row_floats);
-            upload_.wrote(n * row_bytes, n * matrix.row_bytes);
-            upload_.send(out + row * row_bytes);
-        }
-        return reinterpret_cast<const float*>(out);
-    }
-
-    /// Floats of a vector; null for one that the composition lacks.
-    Vector load_vector(const host::Vector& vector) {
-        if (vector.size == 0) return {};
-        const std::size_t bytes = vector.size * sizeof(float);
-        unsigned char* out = allocate_(bytes);
-        upload_.copy(reinterpret_cast<const std::byte*>(vector.data), bytes, out);
-        return {reinterpret_cast<const float*>(out)};
+        const std::size_t piece = std::max<std::size_t>(device_.bytes() / matrix.row_bytes, 1);
+        unsigned char* const out = allocate_(rows * matrix.row_bytes);
+        for (std::size_t row = 0; row < rows; row += piece)
+            bring(matrix.data + row * matrix.row_bytes, std::min(piece, rows - row) * matrix.row_bytes,
+                  out + row * matrix.row_bytes);
+        return {out, matrix.type, matrix.rows, matrix.columns, matrix.row_bytes};
     }
 
     /// Waits until everything is on the device. Throws gg::Error model_load_failed for the first tensor with
@@ -152,8 +115,6 @@ class WeightLoader {
     }
 
   private:
-    static constexpr std::size_t counters_held = 1024;
-
     /// Whose faults a counter counts.
     struct Counted {
         const std::byte* data;
@@ -182,7 +143,7 @@ class WeightLoader {
         for (const host::Matrices& source : sources) row_bytes += source.first.row_bytes;
         const std::size_t tile_rows = static_cast<std::size_t>(repack_tile_rows(interleaved));
         const std::size_t rows = static_cast<std::size_t>(first.rows);
-        const std::size_t fitting = upload_.piece_bytes() / row_bytes;
+        const std::size_t fitting = device_.bytes() / row_bytes;
         const std::size_t whole = fitting / rows;  // matrices in a piece
         const std::size_t step = whole > 0 ? rows : fitting / tile_rows * tile_rows;
         require_piece(step, first, std::to_string(tile_rows) + " rows");
@@ -198,26 +159,31 @@ class WeightLoader {
                 args.matrices = static_cast<int>(n);
                 args.rows = static_cast<int>(std::min(step, rows - row));
                 args.tiles = out;
-                bring(sources, matrix * rows + row, target, args);
+                make_tiles(sources, matrix * rows + row, target, args);
                 out += repack_tiles(args) * TileGeometry::tile_bytes(target);
             }
         }
     }
 
-    /// Copies the rows that `args` speaks of, from row `row` over all matrices on, and rearranges them.
-    void bring(std::span<const host::Matrices> sources, std::size_t row, DType target, RepackArgs& args) {
+    /// Brings the rows that `args` speaks of, from row `row` over all matrices on, and rearranges them.
+    void make_tiles(std::span<const host::Matrices> sources, std::size_t row, DType target,
+                    RepackArgs& args) {
         const std::size_t rows =
             static_cast<std::size_t>(args.matrices) * static_cast<std::size_t>(args.rows);
         std::size_t bytes = 0;
-        upload_.begin();
         for (std::size_t i = 0; i < sources.size(); ++i) {
             const host::Matrix& source = sources[i].first;
-            upload_.add(source.data + row * source.row_bytes, rows * source.row_bytes);
+            bring(source.data + row * source.row_bytes, rows * source.row_bytes, device_.data() + bytes);
             args.sources[i] = {device_.data() + bytes, source.row_bytes, static_cast<int>(source.type)};
             bytes += rows * source.row_bytes;
         }
-        upload_.send(device_.data());
-        launch_(target, args, upload_.stream());
+        launch_(target, args, stream_);
+    }
+
+    void bring(const std::byte* from, std::size_t bytes, unsigned char* to) {
+        source_.bring(from, bytes, to, stream_);
+        brought_ += bytes;
+        if (progress_) progress_(brought_);
     }
 
     void require_piece(std::size_t rows, const host::Matrix& matrix, const std::string& expected) const {
@@ -225,27 +191,27 @@ class WeightLoader {
             throw Error(ErrorCode::internal, {.field = "the buffer for loading weights",
                                               .expected = "room for " + expected + " of " +
                                                           std::to_string(matrix.columns) + " elements",
-                                              .found = std::to_string(upload_.piece_bytes()) + " bytes"});
+                                              .found = std::to_string(device_.bytes()) + " bytes"});
     }
 
     int* take_counters(std::span<const host::Matrices> sources, DType target) {
-        if (counted_.size() + sources.size() > counters_held) require_no_faults();
+        if (counted_.size() + sources.size() > loading_counters) require_no_faults();
         int* counters = counters_.data() + counted_.size();
         for (const host::Matrices& source : sources) counted_.push_back({source.first.data, target});
         return counters;
     }
 
     void clear_counters() {
-        check(cudaMemsetAsync(counters_.data(), 0, counters_.bytes(), upload_.stream()), "clearing counters");
+        check(cudaMemsetAsync(counters_.data(), 0, counters_.bytes(), stream_), "clearing counters");
         counted_.clear();
     }
 
     void require_no_faults() {
-        std::vector<int> counts(counters_held);
+        std::vector<int> counts(loading_counters);
         check(cudaMemcpyAsync(counts.data(), counters_.data(), counters_.bytes(), cudaMemcpyDeviceToHost,
-                              upload_.stream()),
+                              stream_),
               "reading counters");
-        check(cudaStreamSynchronize(upload_.stream()), "loading weights");
+        check(cudaStreamSynchronize(stream_), "loading weights");
         for (std::size_t i = 0; i < counted_.size(); ++i)
             if (counts[i] != 0) refuse_tensor(counted_[i], counts[i]);
         clear_counters();
@@ -270,12 +236,15 @@ class WeightLoader {
     }
 
     const gguf::File& file_;
+    ByteSource& source_;
+    cudaStream_t stream_;
     Allocate allocate_;
     Launch launch_;
+    Progress progress_;
     DeviceBuffer<unsigned char> device_;
     DeviceBuffer<int> counters_;
     std::vector<Counted> counted_;
-    Upload upload_;  // destroyed first: it waits for the stream
+    std::uint64_t brought_ = 0;
 };
 
 }  // namespace gg::cuda

@@ -4,6 +4,7 @@
 // Errors: gg::Error, model_load_failed, naming the file, the field, what was expected and what was found.
 #pragma once
 
+#include <cstring>
 #include <optional>
 
 #include "gg/gguf/mapped_file.hpp"
@@ -76,6 +77,14 @@ class File {
     /// Refuses, naming the part, if a file's size has changed since it was opened. One fstat a part.
     void require_whole() const {
         for (const MappedFile& file : mappings_) file.require_whole();
+    }
+
+    /// Copies bytes of a tensor, from the file where there is one. Refuses a file that was cut short or
+    /// cannot be read. Thread-safe.
+    void read(const std::byte* from, std::size_t bytes, std::byte* to) const {
+        for (const MappedFile& file : mappings_)
+            if (file.holds(from)) return file.read(from, bytes, to);
+        std::memcpy(to, from, bytes);
     }
 
     /// The value of a key, or nullptr.

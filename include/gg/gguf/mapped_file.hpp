@@ -56,6 +56,30 @@ class MappedFile {
              .next_step = "Something changed the file while it was in use: restore it and load it again."});
     }
 
+    /// Whether bytes are among the mapped ones.
+    bool holds(const std::byte* from) const {
+        return from >= state_->data && from < state_->data + state_->size;
+    }
+
+    /// Copies bytes of the mapping by reading the file: the mapping's pages stay untouched, and a file that
+    /// was cut short is refused. Thread-safe.
+    void read(const std::byte* from, std::size_t bytes, std::byte* to) const {
+        auto offset = static_cast<::off_t>(from - state_->data);
+        while (bytes > 0) {
+            const ::ssize_t got = ::pread(state_->descriptor, to, bytes, offset);
+            if (got < 0 && errno == EINTR) continue;
+            if (got < 0) state_->refuse_by_errno("a file that can be read");
+            if (got == 0) {
+                require_whole();
+                errno = EIO;
+                state_->refuse_by_errno("a file that can be read to its end");
+            }
+            to += got;
+            offset += got;
+            bytes -= static_cast<std::size_t>(got);
+        }
+    }
+
     /// Tells the system that the file is about to be read from front to back. A hint: never fails.
     void advise_sequential() const { state_->advise(state_->data, state_->size, MADV_SEQUENTIAL); }
 

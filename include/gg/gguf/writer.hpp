@@ -97,12 +97,26 @@ class Writer {
         file.commit();
     }
 
-    /// Hands the whole file to a sink, piece after piece.
-    void write(const ByteSink& sink) const {
+    /// All that is in front of the tensors' data; they follow in their order, each padded to the alignment.
+    std::vector<std::byte> header() const {
         const std::uint64_t align = alignment();
         std::vector<std::byte> head = encode_head(align);
         head.resize(padded(head.size(), align));
-        sink(head);
+        return head;
+    }
+
+    /// Bytes of the whole file.
+    std::uint64_t file_bytes() const {
+        const std::uint64_t align = alignment();
+        std::uint64_t bytes = header().size();
+        for (const Tensor& tensor : tensors_) bytes += padded(tensor.view.bytes(), align);
+        return bytes;
+    }
+
+    /// Hands the whole file to a sink, piece after piece.
+    void write(const ByteSink& sink) const {
+        const std::uint64_t align = alignment();
+        sink(header());
         for (const Tensor& tensor : tensors_) write_tensor(tensor, align, sink);
     }
 

@@ -1,14 +1,6 @@
-// Random weights, straight in their block format:
-//
-//   MXFP4           codes uniform (mean square 137/16), three neighbouring exponents in the proportion that
-//   gives the
-//                   deviation
-//   Q8_0            codes uniform in -127..127, zero twice as likely (mean square 5397.5); 16 scales within 1
-//   +- 1/4 F32, F16, BF16  the sum of four uniform bytes, nearly normal: 1021 values
-//
-// All bits come from Philox (gg/text/random.hpp): key = seed, counter = (place, tensor, purpose). A file is a
-// function of the model and the seed, whatever the number of threads. Errors: gg::Error invalid_request for
-// types that are not filled.
+// Random weights, straight in their block format: a tensor's deviation and mean made a recipe, and the recipe
+// filled in, block by block as synthetic_blocks.hpp says. A file is a function of the model and the seed,
+// whatever the number of threads. Errors: gg::Error invalid_request for types that are not filled.
 #pragma once
 
 #include <algorithm>
@@ -19,100 +11,61 @@
 #include <functional>
 #include <vector>
 
-#include "gg/format/encode.hpp"
+#include "gg/format/encode_floats.hpp"
 #include "gg/gguf/writer.hpp"
+#include "gg/model/synthetic_blocks.hpp"
 #include "gg/model/synthetic_tensors.hpp"
-#include "gg/text/random.hpp"
 
 namespace gg {
 
 namespace detail {
 
-/// Random words of one tensor for one purpose.
-struct SyntheticWords {
-    std::uint64_t seed;
-    unsigned tensor, purpose;
-
-    text::RandomWords operator()(std::uint64_t at) const {
-        return text::philox({{static_cast<unsigned>(at), static_cast<unsigned>(at >> 32), tensor, purpose}},
-                            static_cast<unsigned>(seed), static_cast<unsigned>(seed >> 32));
-    }
-};
-
-/// Random bytes one after the other, from a place that is a multiple of 16 on.
-class SyntheticBytes {
-  public:
-    SyntheticBytes(const SyntheticWords& words, std::uint64_t first) : words_(words), at_(first) {}
-
-    unsigned next() {
-        const unsigned i = static_cast<unsigned>(at_ % 16);
-        if (i == 0) random_ = words_(at_ / 16);
-        ++at_;
-        return random_.word[i / 4] >> 8 * (i % 4) & 255;
-    }
-
-  private:
-    SyntheticWords words_;
-    std::uint64_t at_;
-    text::RandomWords random_{};
-};
-
-inline void fill_mxfp4(const SyntheticWords& codes, SyntheticBytes scales, double deviation,
-                       std::uint64_t first, std::uint64_t blocks, unsigned char* out) {
+inline void set_mxfp4(SyntheticRecipe& recipe, double deviation) {
     // Half of the blocks have one exponent less, which leaves 5/8 of the mean square; a share of all has one
     // more, which multiplies it by 1 + 3 share.
     const double unit = deviation / std::sqrt(137.0 / 16 * 0.625);
     const double exponent = std::floor(std::log2(unit)), ratio = unit / std::exp2(exponent);
-    const auto share_of_128 = static_cast<unsigned>(std::lround(128 * (ratio * ratio - 1) / 3));
-    const int base = 127 + static_cast<int>(exponent);
-    for (std::uint64_t i = 0; i < blocks; ++i, out += 17) {
-        const unsigned random = scales.next();
-        const int up = (random & 127) < share_of_128 ? 1 : 0, down = static_cast<int>(random >> 7);
-        out[0] = static_cast<unsigned char>(base + up - down);
-        const text::RandomWords words = codes(first + i);
-        std::memcpy(out + 1, words.word, 16);
-    }
+    recipe.share = static_cast<unsigned>(std::lround(128 * (ratio * ratio - 1) / 3));
+    recipe.exponent = 127 + static_cast<int>(exponent);
 }
 
-inline void fill_q8_0(const SyntheticWords& codes, SyntheticBytes scales, double deviation,
-                      std::uint64_t first, std::uint64_t blocks, unsigned char* out) {
+/// 16 scales within 1 +- 1/4.
+inline void set_q8_0(SyntheticRecipe& recipe, double deviation) {
     std::array<double, 16> factors{};
     double square = 0;
     for (std::size_t i = 0; i < 16; ++i) {
         factors[i] = 0.75 + static_cast<double>(i) / 30;
         square += factors[i] * factors[i] / 16;
     }
-    std::array<std::uint16_t, 16> halves{};
     for (std::size_t i = 0; i < 16; ++i)
-        halves[i] =
+        recipe.scales[i] =
             format::float_to_half(static_cast<float>(deviation * factors[i] / std::sqrt(5397.5 * square)));
-    for (std::uint64_t i = 0; i < blocks; ++i, out += 34) {
-        std::memcpy(out, &halves[scales.next() & 15], 2);
-        for (unsigned half = 0; half < 2; ++half) {
-            const text::RandomWords words = codes(2 * (first + i) + half);
-            std::memcpy(out + 2 + 16 * half, words.word, 16);
-        }
-        for (int j = 2; j < 34; ++j) out[j] = out[j] == 0x80 ? 0 : out[j];  // encoders write no -128
+}
+
+/// Fills blocks; `fill(scale, block, out)` one of them, of `bytes` bytes.
+template <class Fill>
+void fill_blocks(const SyntheticRecipe& recipe, std::uint64_t first, std::uint64_t blocks, std::size_t bytes,
+                 unsigned char* out, Fill&& fill) {
+    text::RandomWords scales = synthetic_scale_words(recipe, first);
+    for (std::uint64_t block = first; block < first + blocks; ++block, out += bytes) {
+        if (block % 16 == 0) scales = synthetic_scale_words(recipe, block);
+        fill(recipe, synthetic_scale_byte(scales, block), block, out);
     }
 }
 
 template <class Word>
-void fill_floats(const SyntheticWords& codes, const SyntheticTensor& tensor, std::uint64_t first,
-                 std::uint64_t count, unsigned char* out) {
-    constexpr std::size_t values = 4 * 255 + 1;
-    const double unit = tensor.deviation / std::sqrt(4 * 65535.0 / 12);
-    std::array<float, values> floats;
-    for (std::size_t i = 0; i < values; ++i)
-        floats[i] = static_cast<float>(tensor.mean + unit * (static_cast<double>(i) - 510));
-    std::array<Word, values> encoded;
-    format::encode_row(tensor.view.type, floats.data(), values, reinterpret_cast<std::byte*>(encoded.data()));
-    for (std::uint64_t i = 0; i < count; i += 4) {
-        const text::RandomWords words = codes((first + i) / 4);
-        for (std::uint64_t j = 0; j < std::min<std::uint64_t>(4, count - i); ++j) {
-            const unsigned pairs = (words.word[j] & 0x00FF00FF) + (words.word[j] >> 8 & 0x00FF00FF);
-            std::memcpy(out + (i + j) * sizeof(Word), &encoded[(pairs & 0xFFFF) + (pairs >> 16)],
-                        sizeof(Word));
-        }
+void fill_floats(const SyntheticRecipe& recipe, std::uint64_t first, std::uint64_t count,
+                 unsigned char* out) {
+    std::array<Word, synthetic_values> values;
+    for (int i = 0; i < synthetic_values; ++i)
+        values[static_cast<std::size_t>(i)] = static_cast<Word>(synthetic_value(recipe, i));
+    const std::uint64_t end = first + count;
+    for (std::uint64_t i = first; i < end;) {
+        const text::RandomWords words = synthetic_words(recipe, 0, i / 4);
+        const std::uint64_t begin = i % 4, n = std::min(4 - begin, end - i);
+        for (std::uint64_t j = begin; j < begin + n; ++j, out += sizeof(Word))
+            std::memcpy(out, &values[synthetic_index(words.word[j])], sizeof(Word));
+        i += n;
     }
 }
 
@@ -121,24 +74,26 @@ inline constexpr std::uint64_t synthetic_batch = std::uint64_t{1} << 22;  ///< e
 
 }  // namespace detail
 
-/// Fills elements first to first + count - 1 of a tensor: whole blocks, `first` a multiple of 2^16.
-inline void fill_synthetic(const SyntheticTensor& tensor, std::uint64_t seed, std::uint64_t first,
-                           std::uint64_t count, std::byte* out) {
-    auto* bytes = reinterpret_cast<unsigned char*>(out);
-    const detail::SyntheticWords codes{seed, tensor.number, 0}, scale_words{seed, tensor.number, 1};
-    const auto elements = static_cast<std::uint64_t>(info(tensor.view.type).elements);
-    const std::uint64_t first_block = first / elements, blocks = count / elements;
-    const detail::SyntheticBytes scales(scale_words, first_block);
+/// The recipe of a tensor. Refuses types that are not filled.
+inline SyntheticRecipe synthetic_recipe(const SyntheticTensor& tensor, std::uint64_t seed) {
+    SyntheticRecipe recipe{};
+    recipe.key[0] = static_cast<unsigned>(seed);
+    recipe.key[1] = static_cast<unsigned>(seed >> 32);
+    recipe.tensor = tensor.number;
+    recipe.type = static_cast<int>(tensor.view.type);
+    recipe.mean = tensor.mean;
+    recipe.unit = tensor.deviation / std::sqrt(4 * 65535.0 / 12);
     switch (tensor.view.type) {
         case DType::mxfp4:
-            return detail::fill_mxfp4(codes, scales, tensor.deviation, first_block, blocks, bytes);
+            detail::set_mxfp4(recipe, tensor.deviation);
+            return recipe;
         case DType::q8_0:
-            return detail::fill_q8_0(codes, scales, tensor.deviation, first_block, blocks, bytes);
+            detail::set_q8_0(recipe, tensor.deviation);
+            return recipe;
         case DType::f16:
         case DType::bf16:
-            return detail::fill_floats<std::uint16_t>(codes, tensor, first, count, bytes);
         case DType::f32:
-            return detail::fill_floats<std::uint32_t>(codes, tensor, first, count, bytes);
+            return recipe;
         default:
             break;
     }
@@ -149,11 +104,28 @@ inline void fill_synthetic(const SyntheticTensor& tensor, std::uint64_t seed, st
                                              .next_step = {}});
 }
 
+/// Fills elements first to first + count - 1 of a tensor, whole blocks.
+inline void fill_synthetic(const SyntheticRecipe& recipe, std::uint64_t first, std::uint64_t count,
+                           std::byte* out) {
+    auto* bytes = reinterpret_cast<unsigned char*>(out);
+    switch (static_cast<DType>(recipe.type)) {
+        case DType::mxfp4:
+            return detail::fill_blocks(recipe, first / 32, count / 32, 17, bytes, fill_synthetic_mxfp4);
+        case DType::q8_0:
+            return detail::fill_blocks(recipe, first / 32, count / 32, 34, bytes, fill_synthetic_q8_0);
+        case DType::f32:
+            return detail::fill_floats<std::uint32_t>(recipe, first, count, bytes);
+        default:
+            return detail::fill_floats<std::uint16_t>(recipe, first, count, bytes);
+    }
+}
+
 /// Writes a tensor to a sink; one task of each loop writes what the loop before has filled. `advance` is
 /// told, on the calling thread, how many elements were filled since the last call; it may throw.
 template <class Pool>
 void write_synthetic(const SyntheticTensor& tensor, std::uint64_t seed, Pool& pool,
                      const std::function<void(std::uint64_t)>& advance, const gguf::ByteSink& sink) {
+    const SyntheticRecipe recipe = synthetic_recipe(tensor, seed);
     const DTypeInfo& type = info(tensor.view.type);
     const auto bytes_of = [&](std::uint64_t n) { return n / type.elements * type.bytes; };
     std::vector<std::byte> filled, next;
@@ -168,7 +140,7 @@ void write_synthetic(const SyntheticTensor& tensor, std::uint64_t seed, Pool& po
             try {
                 if (index == 0) return sink(filled);
                 const std::uint64_t from = (index - 1) * detail::synthetic_piece;
-                fill_synthetic(tensor, seed, first + from, std::min(detail::synthetic_piece, count - from),
+                fill_synthetic(recipe, first + from, std::min(detail::synthetic_piece, count - from),
                                next.data() + bytes_of(from));
             } catch (...) {
                 failures[index] = std::current_exception();
