@@ -12,13 +12,27 @@ namespace {
 
 const std::vector<std::string> jittery = {"-DGG_JITTER"};
 
-/// Logits after tokens one by one, then after pieces of eight.
+/// Logits after tokens one by one, then after pieces of eight, and after steps that draw, of two sessions
+/// apart and together.
 Logits decode(const Subject& subject) {
     const int in_eights = 40;
     const int singles = std::min(30, subject.model->info().dims.context - in_eights);
     std::vector<int> sizes(static_cast<std::size_t>(singles), 1);
     sizes.push_back(8);
-    return prefill(*subject.session(singles + in_eights), subject.tokens(singles + in_eights), sizes);
+    Logits all = prefill(*subject.session(singles + in_eights), subject.tokens(singles + in_eights), sizes);
+    const auto first = subject.session(30), second = subject.session(30);
+    for (gg::Session* session : {first.get(), second.get()}) {
+        session->set_sampling({.repeat_penalty = 1.2F, .repeat_window = 5, .seed = 3}, {});
+        session->prefill(subject.tokens(4, session == first.get() ? 1 : 2));
+        for (int i = 0; i < 10; ++i) session->decode();
+    }
+    gg::Session* const both[] = {first.get(), second.get()};
+    for (int i = 0; i < 10; ++i) subject.model->decode(both);
+    for (gg::Session* session : both) {
+        const auto row = session->logits();
+        all.emplace_back(row.begin(), row.end());
+    }
+    return all;
 }
 
 /// The median of a step's time, microseconds.

@@ -1,6 +1,7 @@
 // The GPU's sampler, run on the host: every thread of every block in turn, in random orders, so that a result
 // which depends on the order of threads or blocks is found here. The GPU itself: tests/cuda/sampler_test.cu.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -82,11 +83,16 @@ class SerialDevice {
   public:
     SerialDevice(int vocabulary, int stride, const std::vector<gg::text::SamplerOptions>& options,
                  const std::vector<std::vector<unsigned>>& blocked)
-        : vocabulary_(vocabulary), stride_(stride), blocked_(blocked), recent_(options.size()) {
+        : vocabulary_(vocabulary),
+          stride_(stride),
+          blocked_(blocked),
+          recent_(options.size()),
+          drawn_(options.size()) {
         for (std::size_t row = 0; row < options.size(); ++row) {
             recent_[row].resize(static_cast<std::size_t>(gg::cuda::sampler_recent(options[row])));
-            states_.push_back(gg::cuda::sampler_state(
-                options[row], blocked_[row].empty() ? nullptr : blocked_[row].data(), recent_[row].data()));
+            states_.push_back(gg::cuda::sampler_state(options[row],
+                                                      blocked_[row].empty() ? nullptr : blocked_[row].data(),
+                                                      recent_[row].data(), drawn_[row].data()));
         }
     }
 
@@ -98,16 +104,18 @@ class SerialDevice {
                                     static_cast<int>(tokens.size()));
     }
 
-    std::vector<int> sample(const std::vector<float>& logits, bool accept = false) {
-        const int rows = static_cast<int>(states_.size());
-        std::vector<int> ids(states_.size(), -77), host_ids(3 * states_.size(), -77);
+    std::vector<int> sample(std::vector<float> logits, bool append = false) {
+        const int rows = static_cast<int>(states_.size()), overflows = 5 + static_cast<int>(calls_);
+        std::vector<gg::cuda::Row> list;
+        for (int row = 0; row < rows; ++row)
+            list.push_back({-77, row, row, 0, nullptr, logits.data() + row * stride_,
+                            &states_[static_cast<std::size_t>(row)]});
+        for (auto& ring : drawn_) ring.fill({-77, -77});
         std::vector<unsigned long long> workspace(gg::cuda::sampler_workspace_bytes(vocabulary_, rows) / 8);
         for (auto& word : workspace) word = scheduler() * 0x100000001ULL;
-        const SamplerArgs args = {
-            logits.data(), stride_,         vocabulary_,
-            rows,          states_.data(),  reinterpret_cast<unsigned char*>(workspace.data()),
-            ids.data(),    host_ids.data(), 3,
-            accept};
+        const SamplerArgs args = {list.data(), rows,
+                                  vocabulary_, reinterpret_cast<unsigned char*>(workspace.data()),
+                                  &overflows,  append};
         each_slice<gg::cuda::MaximumShared>(rows, [&](auto& block, auto& shared, int row, int slice) {
             gg::cuda::find_maximum(block, shared, args, settings(row), row, slice);
         });
@@ -121,9 +129,17 @@ class SerialDevice {
             SerialBlock<1024> block;
             gg::cuda::choose(block, *dirty<gg::cuda::ChooseShared>(), args, settings(row), row);
         }
-        for (std::size_t i = 0; i < host_ids.size(); ++i)
-            REQUIRE(host_ids[i] == (i / ids.size() == calls_ % 3 ? ids[i % ids.size()] : -77));
-        ++calls_;
+        std::vector<int> ids;
+        const std::size_t slot = calls_++ % gg::cuda::drawn_slots;
+        for (int row = 0; row < rows; ++row) {
+            const auto& ring = drawn_[static_cast<std::size_t>(row)];
+            ids.push_back(ring[slot].id);
+            for (std::size_t i = 0; i < ring.size(); ++i)
+                REQUIRE(ring[i].overflows == (i == slot ? overflows : -77));
+            const gg::cuda::Row& moved = list[static_cast<std::size_t>(row)];
+            REQUIRE(moved.token == (append ? std::max(ids.back(), 0) : -77));
+            REQUIRE(moved.position == row + append);
+        }
         return ids;
     }
 
@@ -146,6 +162,7 @@ class SerialDevice {
     std::size_t calls_ = 0;
     std::vector<std::vector<unsigned>> blocked_;
     std::vector<std::vector<int>> recent_;
+    std::vector<std::array<gg::cuda::Drawn, gg::cuda::drawn_slots>> drawn_;
     std::vector<SamplerState> states_;
 };
 

@@ -9,11 +9,14 @@
 
 #include "cuda/launch.cuh"
 #include "cuda/sampler_cases.hpp"
+#include "gg/cuda/device_memory.hpp"
 #include "gg/cuda/sampler.cuh"
 
 using cuda_test::DeviceArray;
 using cuda_test::launch;
+using gg::cuda::Drawn;
 using gg::cuda::prepare;
+using gg::cuda::Row;
 using gg::cuda::SamplerArgs;
 using gg::cuda::SamplerState;
 using gg::text::SamplerOptions;
@@ -25,11 +28,12 @@ namespace {
 /// Launches all four. `first`: nothing before them in the graph.
 void launch_all(const SamplerArgs& args, cudaStream_t stream, bool early, bool first) {
     const dim3 grid(static_cast<unsigned>(gg::cuda::sampler_grid(args.vocabulary)),
-                    static_cast<unsigned>(args.rows));
+                    static_cast<unsigned>(args.used_rows));
     launch<gg::cuda::SamplerMaximum>(grid, args, stream, {.early = early && !first});
     launch<gg::cuda::SamplerHistogram>(grid, args, stream, {.early = early});
     launch<gg::cuda::SamplerGather>(grid, args, stream, {.early = early});
-    launch<gg::cuda::SamplerChoose>(dim3(static_cast<unsigned>(args.rows)), args, stream, {.early = early});
+    launch<gg::cuda::SamplerChoose>(dim3(static_cast<unsigned>(args.used_rows)), args, stream,
+                                    {.early = early});
 }
 
 /// A captured graph of `repeats` draws.
@@ -71,24 +75,24 @@ class Stream {
     cudaStream_t stream_ = nullptr;
 };
 
-/// Ints of the host that the device writes.
-class MappedInts {
+constexpr int canary = -77;
+
+/// Rings of draws in the host's memory, one a row.
+class Rings {
   public:
-    explicit MappedInts(std::size_t count) {
-        REQUIRE(cudaHostAlloc(&host_, count * sizeof(int), cudaHostAllocMapped) == cudaSuccess);
-        REQUIRE(cudaHostGetDevicePointer(&device_, host_, 0) == cudaSuccess);
+    explicit Rings(std::size_t rows)
+        : count_(rows * gg::cuda::drawn_slots), memory_(count_ * sizeof(Drawn), "the drawn tokens") {
+        clear();
     }
-    MappedInts(const MappedInts&) = delete;
-    MappedInts& operator=(const MappedInts&) = delete;
-    ~MappedInts() { cudaFreeHost(host_); }
-    int* host() const { return host_; }
-    int* device() const { return device_; }
+    Drawn* row(std::size_t row) const {
+        return reinterpret_cast<Drawn*>(memory_.data()) + row * gg::cuda::drawn_slots;
+    }
+    void clear() const { std::fill_n(row(0), count_, Drawn{canary, canary}); }
 
   private:
-    int *host_ = nullptr, *device_ = nullptr;
+    std::size_t count_;
+    gg::cuda::PinnedBuffer memory_;
 };
-
-constexpr int canary = -77, host_slots = 3;
 
 /// The samplers of several rows on the GPU: one graph serves all draws.
 template <bool early>
@@ -100,18 +104,15 @@ class GpuSampler {
           words_(static_cast<std::size_t>((vocabulary + 31) / 32)),
           blocked_(joined(blocked, words_)),
           recent_(std::vector<int>(rows_ * longest_window(options))),
+          rings_(rows_),
           states_(initial(options, blocked)),
           logits_(std::vector<float>(rows_ * static_cast<std::size_t>(stride))),
           workspace_(std::vector<unsigned char>(
               gg::cuda::sampler_workspace_bytes(vocabulary, static_cast<int>(rows_)) + guard)),
-          ids_(std::vector<int>(rows_ + 2)),
           tokens_(std::vector<int>(128)),
-          host_ids_(rows_ * host_slots),
-          args_{logits_.data(),  stride,
-                vocabulary,      static_cast<int>(rows_),
-                states_.data(),  workspace_.data(),
-                ids_.data() + 1, host_ids_.device(),
-                host_slots,      0},
+          overflows_(std::vector<int>{5}),
+          list_(list(stride)),
+          args_{list_.data(), static_cast<int>(rows_), vocabulary, workspace_.data(), overflows_.data(), 0},
           graph_(args_, stream_, early, 1) {}
 
     void accept(int row, const std::vector<int>& tokens) {
@@ -124,19 +125,20 @@ class GpuSampler {
 
     std::vector<int> sample(const std::vector<float>& logits) {
         copy(logits_.data(), logits);
-        copy(ids_.data(), std::vector<int>(rows_ + 2, canary));
-        std::fill_n(host_ids_.host(), rows_ * host_slots, canary);
-        const std::size_t bytes = gg::cuda::sampler_workspace_bytes(args_.vocabulary, args_.rows) + guard;
+        rings_.clear();
+        const std::size_t bytes =
+            gg::cuda::sampler_workspace_bytes(args_.vocabulary, args_.used_rows) + guard;
         REQUIRE(cudaMemsetAsync(workspace_.data(), 0xFF, bytes, stream_) == cudaSuccess);
         graph_.launch(stream_);
         stream_.wait();
-        std::vector<int> ids = ids_.read();
-        CHECK(ids.front() == canary);
-        CHECK(ids.back() == canary);
-        ids = {ids.begin() + 1, ids.end() - 1};
-        for (std::size_t i = 0; i < rows_ * host_slots; ++i)
-            REQUIRE(host_ids_.host()[i] == (i / rows_ == calls_ % host_slots ? ids[i % rows_] : canary));
-        ++calls_;
+        std::vector<int> ids;
+        const std::size_t slot = calls_++ % gg::cuda::drawn_slots;
+        for (std::size_t row = 0; row < rows_; ++row) {
+            ids.push_back(rings_.row(row)[slot].id);
+            for (std::size_t i = 0; i < gg::cuda::drawn_slots; ++i)
+                REQUIRE(rings_.row(row)[i].overflows == (i == slot ? 5 : canary));
+        }
+        for (const Row& row : list_.read()) REQUIRE(row.token == canary);
         const std::vector<unsigned char> workspace = workspace_.read();
         CHECK(std::all_of(workspace.end() - guard, workspace.end(), [](auto b) { return b == 0xFF; }));
         return ids;
@@ -166,8 +168,15 @@ class GpuSampler {
         for (std::size_t row = 0; row < rows_; ++row)
             states.push_back(gg::cuda::sampler_state(
                 options[row], blocked[row].empty() ? nullptr : blocked_.data() + row * words_,
-                recent_.data() + row * longest_window(options)));
+                recent_.data() + row * longest_window(options), rings_.row(row)));
         return states;
+    }
+    std::vector<Row> list(int stride) const {
+        std::vector<Row> rows;
+        for (std::size_t row = 0; row < rows_; ++row)
+            rows.push_back({canary, 0, 0, 0, nullptr, logits_.data() + row * static_cast<std::size_t>(stride),
+                            states_.data() + row});
+        return rows;
     }
     template <class T>
     void copy(T* device, const std::vector<T>& values) {
@@ -180,11 +189,12 @@ class GpuSampler {
     std::size_t rows_, words_, calls_ = 0;
     DeviceArray<unsigned> blocked_;
     DeviceArray<int> recent_;
+    Rings rings_;
     DeviceArray<SamplerState> states_;
     DeviceArray<float> logits_;
     DeviceArray<unsigned char> workspace_;
-    DeviceArray<int> ids_, tokens_;
-    MappedInts host_ids_;
+    DeviceArray<int> tokens_, overflows_;
+    DeviceArray<Row> list_;
     SamplerArgs args_;
     Graph graph_;
 };
@@ -271,21 +281,22 @@ TEST_CASE("the GPU reports logits that no model should give") {
 
 TEST_CASE("draws enqueued ahead, each accepted by the device, are the host's") {
     GG_NEED_GPU();
-    constexpr int vocabulary = 3000, draws = 24;
+    constexpr int vocabulary = 3000, draws = gg::cuda::drawn_slots;
     SamplerOptions options;
     options.repeat_penalty = 1.3F;
     options.repeat_window = 7;
     const std::vector<float> row = Source(35).logits(sampler_cases::flat, vocabulary);
     const Stream stream;
     const DeviceArray<float> logits(row);
-    const DeviceArray<int> id(std::vector<int>(1, canary)), recent(std::vector<int>(7));
+    const DeviceArray<int> recent(std::vector<int>(7));
+    const Rings ring(1);
     const DeviceArray<SamplerState> state(
-        std::vector<SamplerState>(1, gg::cuda::sampler_state(options, nullptr, recent.data())));
+        std::vector<SamplerState>(1, gg::cuda::sampler_state(options, nullptr, recent.data(), ring.row(0))));
+    const DeviceArray<Row> list(
+        std::vector<Row>(1, {canary, 40, 0, 0, nullptr, logits.data(), state.data()}));
     const DeviceArray<unsigned char> workspace(
         std::vector<unsigned char>(gg::cuda::sampler_workspace_bytes(vocabulary, 1), 0xFF));
-    const MappedInts host_ids(draws);
-    const SamplerArgs args = {logits.data(),    vocabulary, vocabulary,        1,     state.data(),
-                              workspace.data(), id.data(),  host_ids.device(), draws, 1};
+    const SamplerArgs args = {list.data(), 1, vocabulary, workspace.data(), nullptr, 1};
     const Graph graph(args, stream, true, draws / 2);
     graph.launch(stream);
     graph.launch(stream);
@@ -294,64 +305,8 @@ TEST_CASE("draws enqueued ahead, each accepted by the device, are the host's") {
     for (int i = 0; i < draws; ++i) {
         const std::int32_t expected = host.sample(row);
         host.accept(expected);
-        CHECK(host_ids.host()[i] == expected);
+        CHECK(ring.row(0)[i].id == expected);
     }
-    CHECK(id.read()[0] == host_ids.host()[draws - 1]);
-}
-
-TEST_CASE("time of a draw on the GPU", "[.benchmark]") {
-    GG_NEED_GPU();
-    constexpr int vocabulary = 201088, repeats = 50, launches = 20;
-    Source source(34);
-    const Stream stream;
-    const auto time = [&](const std::string& name, const SamplerOptions& options, int kind, int rows) {
-        std::vector<float> values;
-        for (int row = 0; row < rows; ++row) {
-            const std::vector<float> one = source.logits(kind, vocabulary);
-            values.insert(values.end(), one.begin(), one.end());
-        }
-        const DeviceArray<float> logits(values);
-        const DeviceArray<int> ids{std::vector<int>(static_cast<std::size_t>(rows))},
-            recent{std::vector<int>(256)};
-        std::vector<SamplerState> states(static_cast<std::size_t>(rows),
-                                         gg::cuda::sampler_state(options, nullptr, recent.data()));
-        for (SamplerState& state : states) state.accepted = 1000;  // the window is full, of id 0
-        const DeviceArray<SamplerState> device_states(states);
-        const DeviceArray<unsigned char> workspace{
-            std::vector<unsigned char>(gg::cuda::sampler_workspace_bytes(vocabulary, rows))};
-        const SamplerArgs args = {logits.data(),    vocabulary, vocabulary, rows, device_states.data(),
-                                  workspace.data(), ids.data(), nullptr,    1,    0};
-        const Graph graph(args, stream, true, repeats);
-        graph.launch(stream);
-        cudaEvent_t begin, end;
-        REQUIRE(cudaEventCreate(&begin) == cudaSuccess);
-        REQUIRE(cudaEventCreate(&end) == cudaSuccess);
-        REQUIRE(cudaEventRecord(begin, stream) == cudaSuccess);
-        for (int i = 0; i < launches; ++i) graph.launch(stream);
-        REQUIRE(cudaEventRecord(end, stream) == cudaSuccess);
-        stream.wait();
-        float milliseconds = 0;
-        REQUIRE(cudaEventElapsedTime(&milliseconds, begin, end) == cudaSuccess);
-        cudaEventDestroy(begin);
-        cudaEventDestroy(end);
-        WARN(name << ", " << rows << " row(s): " << milliseconds * 1000 / (repeats * launches)
-                  << " microseconds a draw");
-    };
-    SamplerOptions greedy, usual, penalised, off, worst, many;
-    greedy.temperature = 0;
-    penalised.repeat_penalty = 1.1F;
-    penalised.repeat_window = 256;
-    off = {.temperature = 1, .top_k = 0, .top_p = 1, .min_p = 0};
-    worst = {.temperature = 1, .top_k = 0, .top_p = 0.95F, .min_p = 0};
-    many = {.temperature = 1, .top_k = vocabulary / 2, .top_p = 0.95F, .min_p = 0};
-    for (const int rows : {1, 8}) {
-        time("greedy", greedy, sampler_cases::flat, rows);
-        time("default options, flat logits", usual, sampler_cases::flat, rows);
-        time("default options, peaked logits", usual, sampler_cases::peaked, rows);
-        time("default options with a penalty", penalised, sampler_cases::peaked, rows);
-        time("everything off", off, sampler_cases::flat, rows);
-        time("top-p 0.95 alone, flat logits", worst, sampler_cases::flat, rows);
-        time("top-p 0.95 alone, equal logits", worst, sampler_cases::equal, rows);
-        time("top-k of half the vocabulary and top-p, equal logits", many, sampler_cases::equal, rows);
-    }
+    CHECK(list.read()[0].token == ring.row(0)[draws - 1].id);
+    CHECK(list.read()[0].position == 40 + draws);
 }

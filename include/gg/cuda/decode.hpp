@@ -15,6 +15,7 @@
 #include "gg/cuda/prefill_args.hpp"
 #include "gg/cuda/weights.hpp"
 #include "gg/cuda/workspace.hpp"
+#include "gg/cuda/workspace_sizes.hpp"
 
 namespace gg::cuda {
 
@@ -45,17 +46,15 @@ class DecodeStep {
     }
 
     int rows() const { return rows_; }
-    /// The rows of the next step, [rows()], in device memory: written before the step by a copy.
-    Row* row_list() const { return row_list_; }
-    /// [rows()][vocabulary]
-    float* logits() const { return logits_; }
+    /// The rows of the next step, [rows()], in device memory: written by a copy, or by a draw.
+    Row* row_list() const { return buffers_.row_list; }
     std::uint64_t bytes() const { return workspace_.bytes(); }
 
     /// Enqueues a step of the first `used_rows` rows of row_list(): appends their tokens to their sequences
-    /// and leaves their logits. `early`: kernels may start before their predecessor ends.
+    /// and leaves the logits that they want. `early`: kernels may start before their predecessor ends.
     void enqueue(cudaStream_t stream, int used_rows, bool early) const {
         embed(stream, used_rows);
-        ResidualStream x{x_[0], 1};
+        ResidualStream x{buffers_.x[0], 1};
         int router_blocks = 0;
         for (std::size_t layer = 0; layer < kernels_.size(); ++layer) {
             std::size_t i = 0;
@@ -67,7 +66,7 @@ class DecodeStep {
                 const auto& weights = nth_weights<residual>(parts_.weights.vectors.layers[layer].list);
                 const Place place{stream, layer, i, used_rows, early, x, normed, router_blocks};
                 const StageKernel& last = *kernels_[layer][i].second;
-                float* out = x.data == x_[0] ? x_[1] : x_[0];
+                float* out = x.data == buffers_.x[0] ? buffers_.x[1] : buffers_.x[0];
                 run(Branch{}, std::type_identity<typename PartOf<Layer, residual>::Norm>{}, place,
                     weights.norm, nth_weights<branch>(weights.branches), out,
                     std::bool_constant < next_is_routed<Layer, residual>() &&
@@ -77,11 +76,11 @@ class DecodeStep {
                 ++i;
             });
         }
-        head_->enqueue(
-            stream,
-            HeadArgs<typename Family::FinalNorm>{x, parts_.weights.vectors.final_norm,
-                                                 parts_.weights.head.tiles, logits_, used_rows, overflows_},
-            early);
+        head_->enqueue(stream,
+                       HeadArgs<typename Family::FinalNorm>{x, parts_.weights.vectors.final_norm,
+                                                            parts_.weights.head.tiles, buffers_.row_list,
+                                                            used_rows, overflows_},
+                       early);
     }
 
   private:
@@ -115,45 +114,29 @@ class DecodeStep {
     }
 
     void allocate(cudaStream_t stream) {
-        const Dims& d = parts_.dims;
-        const auto rows = static_cast<std::uint64_t>(rows_);
-        std::uint64_t slots = 1, qkv_slots = 1, blocks = 1;
+        const int multiprocessors = parts_.target.multiprocessors;
+        const PartialSums sums = partial_sums<Family>(parts_.dims, parts_.formats, parts_.target, rows_);
         for (const std::vector<BranchKernels>& layer : kernels_)
-            for (const BranchKernels& branch : layer) {
-                slots = std::max(slots, static_cast<std::uint64_t>(branch.second->launch.slots));
-                qkv_slots = std::max(qkv_slots, static_cast<std::uint64_t>(branch.first->launch.slots));
-                blocks = std::max(blocks, static_cast<std::uint64_t>(branch.second->launch.blocks));
-            }
-        const int splits = decode_splits(parts_.target.multiprocessors, d.kv_heads, rows_);
-        const QkvColumns columns = qkv_columns(d.heads, d.kv_heads, d.head_dim);
-        const int used = d.experts > 0 ? d.experts_used : 1,
-                  most = std::min(rows_ * used, std::max(d.experts, 1));
-        const int width = std::max(d.feed_forward, d.expert_feed_forward);
-        const auto hidden = static_cast<std::uint64_t>(d.hidden);
-        const std::uint64_t mixed =
-            2 * rows * static_cast<std::uint64_t>(operand_stride(d.heads * d.head_dim));
-        const std::uint64_t h = 2 * rows * static_cast<std::uint64_t>(used * operand_stride(width));
-        workspace_.plan(x_[0], slots * rows * hidden);
-        workspace_.plan(x_[1], slots * rows * hidden);
-        workspace_.plan(qkv_, qkv_slots * rows * static_cast<std::uint64_t>(columns.width));
-        workspace_.plan(mixed_, mixed);
-        workspace_.plan(h_, h);
-        workspace_.plan(router_sums_, blocks * rows * static_cast<std::uint64_t>(d.experts));
-        workspace_.plan(choice_, static_cast<std::uint64_t>(choice_bytes(rows_, used, most)));
-        workspace_.plan(attention_workspace_, decode_workspace_floats(d.heads, d.head_dim, rows_, splits));
-        workspace_.plan(counters_, rows * static_cast<std::uint64_t>(d.kv_heads));
-        workspace_.plan(cosines_, rows * static_cast<std::uint64_t>(d.head_dim / 2));
-        workspace_.plan(sines_, rows * static_cast<std::uint64_t>(d.head_dim / 2));
-        workspace_.plan(row_list_, rows);
-        workspace_.plan(logits_, rows * static_cast<std::uint64_t>(d.vocabulary));
+            for (const BranchKernels& branch : layer)
+                if (branch.first->launch.slots > std::max(sums.qkv_slots, 1) ||
+                    branch.second->launch.slots > sums.slots || branch.second->launch.blocks > sums.blocks)
+                    throw Error(ErrorCode::internal, "kernels leave more partial sums than planned");
+        plan_decode(workspace_, buffers_, parts_.dims, sums, multiprocessors, rows_);
         workspace_.allocate("the workspace of decoding", stream);
-        splits_ = splits;
+        splits_ = decode_splits(multiprocessors, parts_.dims.kv_heads, rows_);
     }
 
     void embed(cudaStream_t stream, int used_rows) const {
-        const EmbedArgs args{
-            parts_.weights.embedding.rows, parts_.weights.positions.rows, row_list_, nullptr, 0, x_[0],
-            parts_.inverse_frequencies,    parts_.rotary_magnitude,       cosines_,  sines_};
+        const EmbedArgs args{parts_.weights.embedding.rows,
+                             parts_.weights.positions.rows,
+                             buffers_.row_list,
+                             nullptr,
+                             0,
+                             buffers_.x[0],
+                             parts_.inverse_frequencies,
+                             parts_.rotary_magnitude,
+                             buffers_.cosines,
+                             buffers_.sines};
         embed_->enqueue(dim3(static_cast<unsigned>(used_rows)), stream, args, false);
     }
 
@@ -163,21 +146,22 @@ class DecodeStep {
              std::bool_constant<routed_next>) const {
         const BranchTiles& tiles = parts_.weights.layers[at.layer][at.branch];
         const BranchKernels& kernels = kernels_[at.layer][at.branch];
-        kernels.first->enqueue(
-            at.stream,
-            QkvArgs<Norm>{at.normed, norm, tiles.first.tiles, tiles.qkv_bias, qkv_, at.used_rows, overflows_},
-            at.early);
-        const DecodeAttentionArgs<Weights> mix{weights,      qkv_,      cosines_,
-                                               sines_,       row_list_, parts_.places[at.layer],
-                                               at.used_rows, mixed_,    attention_workspace_,
-                                               counters_,    overflows_};
+        kernels.first->enqueue(at.stream,
+                               QkvArgs<Norm>{at.normed, norm, tiles.first.tiles, tiles.qkv_bias, buffers_.qkv,
+                                             at.used_rows, overflows_},
+                               at.early);
+        const DecodeAttentionArgs<Weights> mix{weights,           buffers_.qkv,      buffers_.cosines,
+                                               buffers_.sines,    buffers_.row_list, parts_.places[at.layer],
+                                               at.used_rows,      buffers_.mixed,    buffers_.attention,
+                                               buffers_.counters, overflows_};
         kernels.mix->enqueue(
             dim3(static_cast<unsigned>(decode_blocks(parts_.dims.kv_heads, at.used_rows, splits_))),
             at.stream, mix, at.early);
-        kernels.second->enqueue(at.stream,
-                                OutputArgs{at.x, mixed_, tiles.second.tiles, weights.output_bias.data,
-                                           next_router<routed_next>(at), out, router_sums_, at.used_rows},
-                                at.early);
+        kernels.second->enqueue(
+            at.stream,
+            OutputArgs{at.x, buffers_.mixed, tiles.second.tiles, weights.output_bias.data,
+                       next_router<routed_next>(at), out, buffers_.router_sums, at.used_rows},
+            at.early);
     }
 
     template <class Block, class Norm, class NormWeights, class Weights, bool routed_next>
@@ -191,19 +175,20 @@ class DecodeStep {
                         tiles.first.bytes_per_matrix,
                         weights.gate_bias.data,
                         weights.up_bias.data,
-                        h_,
-                        router_sums_,
+                        buffers_.h,
+                        buffers_.router_sums,
                         at.router_blocks,
                         nullptr,
-                        choice_,
+                        buffers_.choice,
                         at.used_rows,
                         overflows_};
         if constexpr (is_routed<Block>) up.router_bias = weights.router_bias.data;
         kernels.first->enqueue(at.stream, up, at.early);
         kernels.second->enqueue(
             at.stream,
-            DownArgs{at.x, h_, tiles.second.tiles, tiles.second.bytes_per_matrix, weights.down_bias.data,
-                     choice_, next_router<routed_next>(at), out, router_sums_, at.used_rows},
+            DownArgs{at.x, buffers_.h, tiles.second.tiles, tiles.second.bytes_per_matrix,
+                     weights.down_bias.data, buffers_.choice, next_router<routed_next>(at), out,
+                     buffers_.router_sums, at.used_rows},
             at.early);
     }
 
@@ -221,13 +206,7 @@ class DecodeStep {
     std::vector<std::vector<BranchKernels>> kernels_;
     const StageKernel *embed_ = nullptr, *head_ = nullptr;
     Workspace workspace_;
-    float* x_[2] = {};
-    float *qkv_ = nullptr, *router_sums_ = nullptr, *attention_workspace_ = nullptr, *cosines_ = nullptr,
-          *sines_ = nullptr, *logits_ = nullptr;
-    unsigned short *mixed_ = nullptr, *h_ = nullptr;
-    unsigned char* choice_ = nullptr;
-    int* counters_ = nullptr;
-    Row* row_list_ = nullptr;
+    DecodeBuffers buffers_;
     int* overflows_;
 };
 

@@ -1,14 +1,16 @@
-// A loaded model on one GPU: its weights, its kernels, and the buffers and the graph with which sessions
-// compute, one at a time.
+// A loaded model on one GPU: its weights, its kernels, and the buffers and graphs with which sessions
+// compute, one call at a time.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,61 +19,15 @@
 #include "gg/cuda/decode.hpp"
 #include "gg/cuda/kernel_cache.hpp"
 #include "gg/cuda/load_options.hpp"
+#include "gg/cuda/memory_plan.hpp"
 #include "gg/cuda/prefill.hpp"
 #include "gg/cuda/sampler_args.hpp"
+#include "gg/cuda/stream.hpp"
+#include "gg/cuda/synthetic_source.hpp"
 
 namespace gg::cuda {
 
 namespace detail {
-
-/// A stream of its own.
-class Stream {
-  public:
-    Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream"); }
-    Stream(const Stream&) = delete;
-    Stream& operator=(const Stream&) = delete;
-    ~Stream() { cudaStreamDestroy(stream_); }
-    operator cudaStream_t() const { return stream_; }
-
-  private:
-    cudaStream_t stream_ = nullptr;
-};
-
-/// What `enqueue` puts on a stream, ready to be launched again and again.
-class Graph {
-  public:
-    Graph() = default;
-    template <class F>
-    Graph(cudaStream_t stream, F&& enqueue) {
-        cudaGraph_t graph = nullptr;
-        check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a step");
-        try {
-            enqueue();
-        } catch (...) {
-            cudaStreamEndCapture(stream, &graph);
-            if (graph != nullptr) cudaGraphDestroy(graph);
-            throw;
-        }
-        check(cudaStreamEndCapture(stream, &graph), "capturing a step");
-        const cudaError_t result = cudaGraphInstantiate(&graph_, graph, 0);
-        cudaGraphDestroy(graph);
-        check(result, "making a graph of a step");
-    }
-    Graph(const Graph&) = delete;
-    Graph& operator=(const Graph&) = delete;
-    Graph(Graph&& other) noexcept : graph_(std::exchange(other.graph_, nullptr)) {}
-    Graph& operator=(Graph&& other) noexcept {
-        std::swap(graph_, other.graph_);
-        return *this;
-    }
-    ~Graph() {
-        if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
-    }
-    void launch(cudaStream_t stream) const { check(cudaGraphLaunch(graph_, stream), "launching a step"); }
-
-  private:
-    cudaGraphExec_t graph_ = nullptr;
-};
 
 /// All units of a model: its own kernels, and those that every model has.
 template <class Family>
@@ -115,27 +71,40 @@ class Engine {
         require_supported(file);
         const Target target{device.architecture(), device.multiprocessors};
         const ModelFormats formats = model_formats<Family>(bound);
+        planner_.emplace(MemoryPlanner::of<Family>(bound, info_.dims, formats, target));
+        budget_.emplace(device.name + " (cuda:" + std::to_string(device.index) + ")", device.total_bytes,
+                        options.memory_limit);
+        require_model(*budget_, *planner_, file.name());
         note_conversions(file, bound);
         compile(detail::all_units<Family>(info_.dims, formats, target), target, options);
-        load_weights(file, bound, options);
-        counters_ = DeviceBuffer<int>(counters, "counters");
-        check(cudaMemsetAsync(counters_.data(), 0, counters_.bytes(), *stream_), "clearing counters");
+        keep(planner_->plan(1).weights, "the model's weights");
+        {
+            const Reservation buffers = budget_->reserve(loading_bytes, "the buffers for loading weights");
+            load_weights(file, bound, options);
+        }
+        overflows_ = DeviceBuffer<int>(1, "counters");
+        check(cudaMemsetAsync(overflows_.data(), 0, overflows_.bytes(), *stream_), "clearing counters");
         load_frequencies();
         early_ = launches_early(target) && launches_ == Launches::early_graph;
         parts_.emplace(ModelParts<Family>{info_.dims, target, formats, *weights_, *kernels_,
                                           layer_places<Family>(info_.dims), frequencies_.data(), magnitude_});
+        keep(planner_->plan(1).decoding, "the workspace of decoding");
         for (int v = 0; v < decode_variants; ++v)
-            steps_[v] = std::make_unique<DecodeStep<Family>>(*parts_, v, overflows(), *stream_);
-        sampler_workspace_ = DeviceBuffer<unsigned char>(sampler_workspace_bytes(info_.dims.vocabulary, 1),
-                                                         "the workspace of drawing tokens");
-        if (launches_ != Launches::plain)
-            graph_ = detail::Graph(*stream_, [&] { steps_[0]->enqueue(*stream_, 1, early_); });
+            steps_[v] = std::make_unique<DecodeStep<Family>>(*parts_, v, overflows_.data(), *stream_);
+        keep(drawing_bytes(info_.dims), "the workspace of drawing tokens");
+        sampler_workspace_ =
+            DeviceBuffer<unsigned char>(drawing_bytes(info_.dims), "the workspace of drawing tokens");
+        drawn_row_ = DeviceBuffer<Row>(1, "a row to draw for");
         synchronise();
     }
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
 
     const ModelInfo& info() const { return info_; }
+    const MemoryPlanner& planner() const { return *planner_; }
+    /// What the model and its sessions may use of the device, and what they have reserved.
+    DeviceBudget& budget() { return *budget_; }
+    const DeviceBudget& budget() const { return *budget_; }
     cudaStream_t stream() const { return *stream_; }
     int device() const { return device_; }
     /// Makes this model's device the calling thread's.
@@ -146,81 +115,117 @@ class Engine {
     const PrefillStep<Family>& prefill() const { return *prefill_; }
     /// Makes the workspace for reading prompts of `rows` rows at a time, if it is smaller.
     void reserve_prefill(int rows) {
-        if (prefill_ && prefill_->rows() >= rows) return;
-        take_over(nullptr);  // a session's logits may lie in the old one
-        synchronise();
         const int before = prefill_ ? prefill_->rows() : 0;
-        prefill_.reset();
+        if (before >= rows) return;
+        synchronise();
         try {
-            prefill_ = std::make_unique<PrefillStep<Family>>(*parts_, rows, overflows(), *stream_);
+            make_prefill(rows);
         } catch (const Error&) {
-            // The sessions that there are go on as before.
-            if (before > 0)
-                prefill_ = std::make_unique<PrefillStep<Family>>(*parts_, before, overflows(), *stream_);
+            if (before > 0) make_prefill(before);  // the sessions that there are go on as before
             throw;
         }
     }
-    /// What that workspace takes, and what it would take.
-    std::uint64_t prefill_bytes() const { return prefill_ ? prefill_->bytes() : 0; }
-    std::uint64_t prefill_bytes(int rows) const {
-        return PrefillStep<Family>::workspace_bytes(*parts_, rows);
+    /// What one more session of `context` tokens takes: its cache, its state, and what the workspace for
+    /// reading prompts grows by.
+    std::uint64_t session_bytes(int context) const {
+        const std::uint64_t workspace =
+            prefill_bytes(info_.dims, most_branches<Family>(), std::min(context, cuda_prefill_chunk));
+        const std::uint64_t held = prefill_ ? prefill_->bytes() : 0;
+        return cache_bytes(info_.dims, context, cuda_cache_shape) + session_state_bytes(info_.dims, context) +
+               (workspace > held ? workspace - held : 0);
     }
     const DecodeStep<Family>& step(int variant) const { return *steps_[variant]; }
+    const std::vector<LayerPlace>& places() const { return parts_->places; }
 
-    /// Enqueues a step of the first `rows` rows of the variant's row list.
-    void enqueue_step(int variant, int rows) const {
-        if (variant == 0 && launches_ != Launches::plain)
-            graph_.launch(*stream_);
-        else
-            steps_[variant]->enqueue(*stream_, rows, early_);
+    /// Copies to the device what the caller may overwrite as soon as this returns.
+    void upload(void* to, const void* from, std::size_t bytes) const {
+        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, *stream_), "copying to the device");
     }
 
-    /// Enqueues the draw of an id from logits [vocabulary]; it comes to drawn().
-    void enqueue_draw(const float* logits, SamplerState* state) const {
+    /// Rows of the next steps of a variant. Returns a number that no other upload to any variant has.
+    std::uint64_t upload_rows(int variant, std::span<const Row> rows) {
+        upload(steps_[variant]->row_list(), rows.data(), rows.size_bytes());
+        return rows_written_[variant] = ++row_uploads_;
+    }
+    /// The number of the variant's last upload.
+    std::uint64_t rows_written(int variant) const { return rows_written_[variant]; }
+
+    /// Enqueues a step of the first `rows` rows of the variant's list; `draw`: and then the draw of their
+    /// next tokens, to which the list moves on.
+    void enqueue_step(int variant, int rows, bool draw) {
+        const auto enqueue = [&] {
+            steps_[variant]->enqueue(*stream_, rows, early_);
+            if (draw) enqueue_draw(steps_[variant]->row_list(), rows, true);
+        };
+        // A few tokens of a prompt come once; a graph of them would not pay.
+        if (launches_ == Launches::plain || (variant > 0 && !draw)) return enqueue();
+        Graph& graph = graphs_[{rows, draw}];
+        if (!graph) graph = Graph(*stream_, enqueue);
+        graph.launch(*stream_);
+    }
+
+    /// Enqueues a draw for each of the first rows of a list. `append`: the rows move on to what was drawn.
+    void enqueue_draw(Row* list, int rows, bool append) const {
         const int vocabulary = info_.dims.vocabulary;
-        const SamplerArgs args{logits,  vocabulary, vocabulary, 1, state, sampler_workspace_.data(),
-                               drawn(), nullptr,    1,          0};
-        const auto slices = static_cast<unsigned>(sampler_slices(vocabulary));
+        const SamplerArgs args{list, rows, vocabulary, sampler_workspace_.data(), overflows_.data(), append};
+        const dim3 slices(static_cast<unsigned>(sampler_slices(vocabulary)), static_cast<unsigned>(rows));
         for (int stage = 0; stage < 4; ++stage)
-            (*kernels_)[sampler_spec(stage)].enqueue(dim3(stage < 3 ? slices : 1), *stream_, args, early_);
+            (*kernels_)[sampler_spec(stage)].enqueue(stage < 3 ? slices : dim3(slices.y), *stream_, args,
+                                                     early_);
+    }
+    /// Enqueues a draw for one row that is in no list of steps.
+    void enqueue_draw(const Row& row) const {
+        upload(drawn_row_.data(), &row, sizeof row);
+        enqueue_draw(drawn_row_.data(), 1, false);
     }
     /// Enqueues tokens, in device memory, for the history of a sampler.
     void enqueue_accept(SamplerState* state, const int* tokens, int count) const {
         const SamplerAcceptArgs args{state, tokens, count};
         (*kernels_)[sampler_spec(4)].enqueue(dim3(1), *stream_, args, false);
     }
-    int* drawn() const { return counters_.data() + 1; }
 
-    /// Waits for all that was enqueued and returns the last id that was drawn. Tells the user once if
-    /// activations were cut off.
-    int read_drawn() {
-        int values[counters] = {};
-        check(cudaMemcpyAsync(values, counters_.data(), counters_.bytes(), cudaMemcpyDeviceToHost, *stream_),
-              "reading the drawn token");
-        synchronise();
-        if (values[0] > 0 && !std::exchange(noted_, true) && note_)
+    /// Remembers the end of what is enqueued so far, after the mark before it.
+    void mark() {
+        std::swap(marks_[0], marks_[1]);
+        marks_[1].record(*stream_);
+    }
+    /// Waits for the last mark but one.
+    void wait_for_earlier_mark() { marks_[0].wait(); }
+    /// Before a piece of a prompt: waits for the last but one, so that the host can stop when it is told to.
+    void pace() {
+        piece_.wait();
+        piece_.record(*stream_);
+    }
+
+    /// Tells the user once if activations were cut off; `count` of them were.
+    void note_overflows(int count) {
+        if (count > 0 && !std::exchange(noted_, true) && note_)
             note_("activations beyond FP16's 65504 were cut off there: results may be inexact");
-        return values[1];
     }
-
-    /// Which session's logits the step buffers hold; it saves them before another one computes.
-    struct Owner {
-        virtual ~Owner() = default;
-        virtual void save_logits() = 0;
-    };
-    /// (null: the buffers are about to go).
-    void take_over(Owner* owner) {
-        if (owner_ != nullptr && owner_ != owner) owner_->save_logits();
-        owner_ = owner;
-    }
-    void leave(const Owner* owner) {
-        if (owner_ == owner) owner_ = nullptr;
+    /// The same, after waiting for all that was enqueued.
+    void note_overflows() {
+        int count = 0;
+        check(cudaMemcpyAsync(&count, overflows_.data(), sizeof count, cudaMemcpyDeviceToHost, *stream_),
+              "reading a counter");
+        synchronise();
+        note_overflows(count);
     }
 
   private:
-    static constexpr int counters = 2;  ///< overflows, drawn id
+    /// Reserves for as long as the model lives.
+    void keep(std::uint64_t bytes, const std::string& purpose) {
+        kept_.push_back(budget_->reserve(bytes, purpose));
+    }
 
-    int* overflows() const { return counters_.data(); }
+    /// The workspace for reading prompts, in place of another.
+    void make_prefill(int rows) {
+        prefill_.reset();
+        prefill_memory_ = Reservation();
+        Reservation memory = budget_->reserve(prefill_bytes(info_.dims, most_branches<Family>(), rows),
+                                              "the workspace of reading a prompt");
+        prefill_ = std::make_unique<PrefillStep<Family>>(*parts_, rows, overflows_.data(), *stream_);
+        prefill_memory_ = std::move(memory);
+    }
 
     void require_supported(const gguf::File& file) const {
         const Dims& d = info_.dims;
@@ -247,6 +252,7 @@ class Engine {
     }
 
     void compile(std::vector<KernelUnit> units, const Target& target, const LoadOptions& options) {
+        if (options.synthetic != nullptr) units.push_back(synthesize_unit());
         std::vector<CompileUnit> sources;
         for (KernelUnit& unit : units) {
             unit.unit.options.insert(unit.unit.options.end(), options.compile_options.begin(),
@@ -265,9 +271,7 @@ class Engine {
 
     void load_weights(const gguf::File& file, const ModelWeights<Family, host::HostStore>& bound,
                       const LoadOptions& options) {
-        host::ThreadPool pool(options.threads);
         WeightLoader::Options loading;
-        loading.pool = &pool;
         const std::uint64_t total = info_.weight_bytes;
         loading.progress = [&](std::uint64_t done) {
             if (options.progress) options.progress("loading", std::min(done, total), total);
@@ -275,7 +279,20 @@ class Engine {
         const auto repack = [this](DType target, const RepackArgs& args, cudaStream_t stream) {
             (*kernels_)[repack_spec(target)].enqueue(dim3(repack_blocks(args)), stream, args, false);
         };
-        weights_ = std::make_unique<CudaWeights<Family>>(file, bound, info_.dims, *stream_, repack, loading);
+        const auto load = [&](ByteSource& source) {
+            weights_ = std::make_unique<CudaWeights<Family>>(file, bound, info_.dims, source, *stream_,
+                                                             repack, loading);
+        };
+        if (options.synthetic != nullptr) {
+            SyntheticSource source(*options.synthetic, [this](const SynthesizeArgs& args,
+                                                              cudaStream_t stream) {
+                (*kernels_)[synthesize_spec()].enqueue(dim3(synthesize_blocks(args)), stream, args, false);
+            });
+            return load(source);
+        }
+        host::ThreadPool pool(options.threads);
+        FileSource source(file, {.buffer_bytes = options.upload_bytes, .pool = &pool});
+        load(source);
     }
 
     void load_frequencies() {
@@ -302,18 +319,24 @@ class Engine {
     Launches launches_;
     bool early_ = false, noted_ = false;
     ModelInfo info_;
-    std::optional<detail::Stream> stream_;
+    std::optional<Stream> stream_;
+    std::optional<MemoryPlanner> planner_;
+    std::optional<DeviceBudget> budget_;
+    std::vector<Reservation> kept_;
+    Reservation prefill_memory_;
     std::optional<ModelKernels> kernels_;
     std::unique_ptr<CudaWeights<Family>> weights_;
-    DeviceBuffer<int> counters_;
+    DeviceBuffer<int> overflows_;
     DeviceBuffer<double> frequencies_;
     double magnitude_ = 1.0;
     std::optional<ModelParts<Family>> parts_;
     std::unique_ptr<DecodeStep<Family>> steps_[decode_variants];
     std::unique_ptr<PrefillStep<Family>> prefill_;
     DeviceBuffer<unsigned char> sampler_workspace_;
-    detail::Graph graph_;
-    Owner* owner_ = nullptr;
+    DeviceBuffer<Row> drawn_row_;
+    std::map<std::pair<int, bool>, Graph> graphs_;  ///< by rows, and whether they end in a draw
+    std::uint64_t rows_written_[decode_variants] = {}, row_uploads_ = 0;
+    Event marks_[2], piece_;
 };
 
 }  // namespace gg::cuda

@@ -1,6 +1,6 @@
 // The head for 1 to 8 rows: final norm and the product with the vocabulary's matrix.
 //
-//   logits = W norm(x), float32 [rows][vocabulary]. Bytes moved: the matrix once.
+//   logits = W norm(x), float32 [vocabulary] for each row that wants them. Bytes moved: the matrix once.
 #pragma once
 
 #include "gg/cuda/residual_norm.cuh"
@@ -33,6 +33,7 @@ struct HeadStage {
         extern __shared__ __align__(128) unsigned char shared[];
         __shared__ typename Product::Shared product_shared;
         __shared__ typename Prologue::Shared norm_shared;
+        __shared__ float* logits[rows];
         launch_next();
         Product product(shared);
         const Stream stream{args.tiles};
@@ -43,22 +44,25 @@ struct HeadStage {
         typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end,
                                                      round_tiles);
         wait_for_previous();
+        if (threadIdx.x < rows)
+            logits[threadIdx.x] =
+                static_cast<int>(threadIdx.x) < args.used_rows ? args.rows[threadIdx.x].logits : nullptr;
         auto* x = reinterpret_cast<unsigned short*>(Product::activations(shared));
         Prologue::run(args.x, args.used_rows, args.norm, norm_shared, x, args.overflows);
         const typename Shape::Activations activations(x, product.lane, args.used_rows);
-        product.run(
-            feed, stream, activations, begin, end, round_tiles,
-            [&](int first_row, int row_count, const Sum& sum) {
-                const int values = row_count * tile_rows;
-                jitter();
-                for (int i = static_cast<int>(threadIdx.x); i < values * args.used_rows;
-                     i += plan.threads()) {
-                    const int n = i / values, local = i % values, row_tile = first_row + local / tile_rows;
-                    const int row = first_row * tile_rows + local;
-                    if (row < Dims::vocabulary)
-                        args.logits[Size(n) * Dims::vocabulary + row] = sum(row_tile, local % tile_rows, n);
-                }
-            });
+        product.run(feed, stream, activations, begin, end, round_tiles,
+                    [&](int first_row, int row_count, const Sum& sum) {
+                        const int values = row_count * tile_rows;
+                        jitter();
+                        for (int i = static_cast<int>(threadIdx.x); i < values * args.used_rows;
+                             i += plan.threads()) {
+                            const int n = i / values, local = i % values,
+                                      row_tile = first_row + local / tile_rows;
+                            const int row = first_row * tile_rows + local;
+                            if (row < Dims::vocabulary && logits[n])
+                                logits[n][row] = sum(row_tile, local % tile_rows, n);
+                        }
+                    });
     }
 };
 

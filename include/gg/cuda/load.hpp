@@ -1,7 +1,7 @@
 // Loads a model of any family that gg knows onto a GPU.
 #pragma once
 
-#include "gg/cuda/session.hpp"
+#include "gg/cuda/model.hpp"
 
 namespace gg::cuda {
 

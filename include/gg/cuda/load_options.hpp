@@ -1,6 +1,7 @@
 // How a model is loaded onto a GPU.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -9,6 +10,10 @@
 #include <vector>
 
 #include "gg/cuda/unit.hpp"
+
+namespace gg {
+class SyntheticFile;
+}
 
 namespace gg::cuda {
 
@@ -21,10 +26,15 @@ enum class Launches {
 
 struct LoadOptions {
     int device = 0;                            ///< as cudaSetDevice takes it
+    std::uint64_t memory_limit = 0;            ///< the most device memory to use, bytes; 0: all of it
     int threads = 0;                           ///< host threads that load weights; 0: all
     std::span<const HeaderText> headers = {};  ///< the device headers that kernels are compiled from
     Launches launches = Launches::early_graph;
     std::vector<std::string> compile_options = {};  ///< more options for the compiler
+    /// Whose file is loaded, if its weights are random: they are made on the device.
+    const SyntheticFile* synthetic = nullptr;
+    std::size_t upload_bytes = std::size_t{8}
+                               << 20;  ///< of each of the pinned buffers that weights go through
     /// What is being done, and how far it is.
     std::function<void(std::string_view what, std::uint64_t done, std::uint64_t total)> progress = {};
     /// Told what a user should know: conversions of weights, a cache that cannot be used.

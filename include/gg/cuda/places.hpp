@@ -40,4 +40,10 @@ inline int cache_capacity(int context) {
     return (context + 63) / 64 * 64;
 }
 
+/// One layer's part of a session's cache.
+inline LayerCache layer_cache(unsigned char* cache, const Dims& dims, int context, const LayerPlace& place) {
+    return layer_cache(cache, dims.kv_heads, dims.head_dim, dims.window, cuda_prefill_chunk,
+                       cache_capacity(context), place);
+}
+
 }  // namespace gg::cuda

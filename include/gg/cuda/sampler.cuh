@@ -8,8 +8,8 @@
 //   SamplerAccept     grid 1: tokens of a prompt, or one that was drawn, into the history of one sequence
 //
 // The id equals the host's only if products are not fused into sums (gg/text/logit.hpp): compile the unit
-// that instantiates these with -fmad=false. The settings of a state are read before the wait, so only copies
-// may write them, not a kernel of the same chain.
+// that instantiates these with -fmad=false. The settings of a state and a row's pointers are read before the
+// wait, so only copies may write them, not a kernel of the same chain.
 #pragma once
 
 #include "gg/core/device.hpp"
@@ -154,7 +154,7 @@ struct SamplerMaximum {
         __shared__ detail::DeviceBlock<threads>::Scratch scratch;
         launch_next();
         const int row = static_cast<int>(blockIdx.y);
-        const SamplerSettings settings = args.states[row].settings;
+        const SamplerSettings settings = args.rows[row].sampler->settings;
         wait_for_previous();
         detail::DeviceBlock<threads> block(scratch);
         find_maximum(block, shared, args, settings, row, static_cast<int>(blockIdx.x));
@@ -171,7 +171,7 @@ struct SamplerHistogram {
         __shared__ detail::DeviceBlock<threads>::Scratch scratch;
         launch_next();
         const int row = static_cast<int>(blockIdx.y);
-        const SamplerSettings settings = args.states[row].settings;
+        const SamplerSettings settings = args.rows[row].sampler->settings;
         wait_for_previous();
         detail::DeviceBlock<threads> block(scratch);
         fill_histogram(block, shared, args, settings, row, static_cast<int>(blockIdx.x));
@@ -188,7 +188,7 @@ struct SamplerGather {
         __shared__ detail::DeviceBlock<threads>::Scratch scratch;
         launch_next();
         const int row = static_cast<int>(blockIdx.y);
-        const SamplerSettings settings = args.states[row].settings;
+        const SamplerSettings settings = args.rows[row].sampler->settings;
         wait_for_previous();
         detail::DeviceBlock<threads> block(scratch);
         gather(block, shared, args, settings, row, static_cast<int>(blockIdx.x));
@@ -205,7 +205,7 @@ struct SamplerChoose {
         __shared__ detail::DeviceBlock<threads>::Scratch scratch;
         launch_next();
         const int row = static_cast<int>(blockIdx.x);
-        const SamplerSettings settings = args.states[row].settings;
+        const SamplerSettings settings = args.rows[row].sampler->settings;
         wait_for_previous();
         detail::DeviceBlock<threads> block(scratch);
         choose(block, shared, args, settings, row);

@@ -11,9 +11,18 @@
 //   cut, listed_count   one each
 #pragma once
 
-#include "gg/core/device.hpp"
+#include "gg/cuda/rows.hpp"
 
 namespace gg::cuda {
+
+/// What the host learns of a draw.
+struct Drawn {
+    int id;         ///< below 0: a SamplerStatus
+    int overflows;  ///< activations beyond FP16 so far
+};
+
+/// Draws of a sequence that the host may not have looked at yet.
+inline constexpr int drawn_slots = 8;
 
 /// How the next token is chosen: the fields of gg::text::SamplerOptions, checked there, and what lies in
 /// device memory. Written only by copies: the kernels read it before their predecessor has ended.
@@ -27,6 +36,7 @@ struct SamplerSettings {
     unsigned long long seed;
     const unsigned* blocked;  ///< bit id % 32 of word id / 32: the id is never drawn; null: none is blocked
     int* recent;              ///< [repeat_window], ring of the last accepted ids; may be null if unused
+    Drawn* drawn;             ///< [drawn_slots] in host memory, slot calls % drawn_slots; may be null
 };
 
 /// The sampler of one sequence, in device memory. A new or reset one has counts of 0.
@@ -37,18 +47,14 @@ struct SamplerState {
     unsigned long long calls;     ///< ids drawn and failures
 };
 
-/// A launch: `rows` sequences, each with a row of logits and a state.
+/// A launch: one draw for each row, from its logits by its state.
 struct SamplerArgs {
-    const float* logits;  ///< [rows][stride]
-    long long stride;
+    Row* rows;  ///< [used_rows]
+    int used_rows;
     int vocabulary;
-    int rows;
-    SamplerState* states;      ///< [rows]
-    unsigned char* workspace;  ///< sampler_workspace_bytes(vocabulary, rows), aligned to 256
-    int* ids;                  ///< [rows], the drawn ids; a negative one is a SamplerStatus
-    int* host_ids;             ///< [host_slots][rows], slot calls % host_slots, may be null: ids once more
-    int host_slots;            ///< at least 1 with host_ids
-    int accept;                ///< not 0: a drawn id is accepted at once
+    unsigned char* workspace;  ///< sampler_workspace_bytes(vocabulary, used_rows), aligned to 256
+    const int* overflows;      ///< counts activations beyond FP16
+    int append;  ///< not 0: a drawn id is accepted, and becomes the row's token at the next position
 };
 
 /// Tokens for the history of one sequence.

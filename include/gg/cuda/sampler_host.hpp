@@ -20,12 +20,13 @@ inline int sampler_recent(const text::SamplerOptions& options) {
 }
 
 /// The state of a new or reset sampler, to be copied to the device. `blocked` and `recent` are device memory:
-/// blocked_words (null: nothing is blocked), and sampler_recent(options) ints. Throws for options out of
-/// range.
-inline SamplerState sampler_state(const text::SamplerOptions& options, const unsigned* blocked, int* recent) {
+/// blocked_words (null: nothing is blocked), and sampler_recent(options) ints. `drawn` is host memory that
+/// the device reaches, or null. Throws for options out of range.
+inline SamplerState sampler_state(const text::SamplerOptions& options, const unsigned* blocked, int* recent,
+                                  Drawn* drawn) {
     text::Sampler(options, 1);  // its checks
     return {{options.temperature, options.top_k, options.top_p, options.min_p, options.repeat_penalty,
-             options.repeat_window, options.seed, blocked, recent},
+             options.repeat_window, options.seed, blocked, recent, drawn},
             0,
             0,
             0};

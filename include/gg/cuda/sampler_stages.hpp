@@ -124,7 +124,7 @@ GG_HD void find_maximum(Block& block, MaximumShared& shared, const SamplerArgs& 
     const int count = detail::slice_count(args.vocabulary, slice);
     const bool greedy = settings.temperature == 0.0F;
     const bool history = detail::keeps_history(settings);
-    const float* logits = args.logits + args.stride * row + begin;
+    const float* logits = args.rows[row].logits + begin;
     block.phase([&](int thread) {
         detail::SliceLogits<Block> mine;
         mine.load(block, logits, count, thread);
@@ -143,7 +143,7 @@ GG_HD void find_maximum(Block& block, MaximumShared& shared, const SamplerArgs& 
     });
     if (history) {
         const auto window = static_cast<unsigned long long>(settings.repeat_window);
-        const unsigned long long accepted = block.load(&args.states[row].accepted);
+        const unsigned long long accepted = block.load(&args.rows[row].sampler->accepted);
         const int recent = static_cast<int>(accepted < window ? accepted : window);
         block.phase([&](int thread) {
             for (int i = thread; i < recent; i += Block::threads) {
@@ -225,7 +225,7 @@ GG_HD void gather(Block& block, GatherShared& shared, const SamplerArgs& args,
                   const SamplerSettings& settings, int row, int slice) {
     if (settings.temperature == 0.0F) return;
     const SamplerRow work = sampler_row(args, row);
-    const unsigned long long step = block.load(&args.states[row].step);
+    const unsigned long long step = block.load(&args.rows[row].sampler->step);
     const bool cutting = needs_cut(settings, args.vocabulary);
     const SamplerKey first =
         detail::first_key(block, shared.logits, work, args.vocabulary, slice, [&](int thread) {
@@ -348,18 +348,22 @@ GG_HD void choose(Block& block, ChooseShared& shared, const SamplerArgs& args,
             best, draw_from_list(block, shared, settings, work, cut, listed, text::key_logit(found.first)));
     block.phase([&](int thread) {
         if (thread != 0) return;
-        SamplerState& state = args.states[row];
+        Row& at = args.rows[row];
+        SamplerState& state = *at.sampler;
         const int id = status != 0 ? status : static_cast<int>(text::key_id(best));
         const unsigned long long calls = block.load(&state.calls);
-        args.ids[row] = id;
-        if (args.host_ids)
-            args.host_ids[calls % static_cast<unsigned long long>(args.host_slots) *
-                              static_cast<unsigned long long>(args.rows) +
-                          static_cast<unsigned long long>(row)] = id;
+        if (settings.drawn) {
+            Drawn& drawn = settings.drawn[calls % static_cast<unsigned long long>(drawn_slots)];
+            drawn = {id, args.overflows ? block.load(args.overflows) : 0};
+        }
         state.calls = calls + 1;
+        if (args.append != 0) {
+            at.token = id < 0 ? 0 : id;  // what follows a failed draw is computed, and thrown away
+            at.position = block.load(&at.position) + 1;
+        }
         if (status != 0) return;
         state.step = block.load(&state.step) + 1;
-        if (args.accept == 0 || !detail::keeps_history(settings)) return;
+        if (args.append == 0 || !detail::keeps_history(settings)) return;
         const unsigned long long accepted = block.load(&state.accepted);
         settings.recent[accepted % static_cast<unsigned long long>(settings.repeat_window)] = id;
         state.accepted = accepted + 1;

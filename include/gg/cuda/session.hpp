@@ -5,32 +5,38 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
+#include "gg/cuda/decoding.hpp"
 #include "gg/cuda/engine.hpp"
-#include "gg/cuda/sampler_host.hpp"
-#include "gg/model/session.hpp"
-#include "gg/model/token_history.hpp"
+#include "gg/cuda/session_sampler.hpp"
+#include "gg/model/session_checks.hpp"
 
 namespace gg::cuda {
 
 template <class Family>
-class CudaSession final : public Session, private Engine<Family>::Owner {
+class CudaSession final : public Session {
   public:
-    CudaSession(Engine<Family>& engine, const gguf::File& file, int context)
-        : engine_(engine), file_(file), history_(engine.info().dims.vocabulary, context) {
+    /// `history` has the tokens of a forked session, whose cache is still to be filled.
+    CudaSession(Engine<Family>& engine, Decoding<Family>& decoding, const gguf::File& file,
+                TokenHistory history)
+        : engine_(engine), decoding_(decoding), file_(file), history_(std::move(history)) {
+        const int context = history_.context();
         engine.use_device();
+        require_context(engine.budget(), context, [&](int c) { return engine.session_bytes(c); });
         engine.reserve_prefill(std::min(context, cuda_prefill_chunk));
         const Dims& d = dims();
+        memory_ = engine.budget().reserve(
+            cache_bytes(d, context, cuda_cache_shape) + session_state_bytes(d, context), "a session");
         cache_ =
             DeviceBuffer<unsigned char>(cache_bytes(d, context, cuda_cache_shape), "the key-value cache");
-        saved_ = DeviceBuffer<float>(static_cast<std::size_t>(d.vocabulary), "a session's logits");
+        logits_ = DeviceBuffer<float>(vocabulary(), "a session's logits");
         // Attention multiplies whole tiles of keys: what is not there yet must be numbers.
         check(cudaMemsetAsync(cache_.data(), 0, cache_.bytes(), engine.stream()),
               "clearing the key-value cache");
     }
     ~CudaSession() override {
-        engine_.leave(this);
         // Buffers are freed after what still uses them.
         cudaSetDevice(engine_.device());
         cudaStreamSynchronize(engine_.stream());
@@ -39,11 +45,14 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
     void prefill(std::span<const std::int32_t> tokens) override {
         begin(tokens);
         while (!tokens.empty()) {
-            const auto piece = take_piece(tokens, cuda_prefill_chunk);
+            const auto piece = begin_piece(tokens);
             if (piece.size() <= std::size_t(engine_.step(decode_variants - 1).rows()))
-                decode(piece);
+                enqueue_fused(piece);
             else
-                read(piece, tokens.empty());
+                enqueue(piece);
+            if (piece.size() > std::size_t(engine_.step(decode_variants - 1).rows()) && tokens.empty())
+                engine_.prefill().enqueue_head(engine_.stream(), static_cast<int>(piece.size()) - 1, 1,
+                                               logits_.data());
             append(piece);
         }
         history_.set_logits();
@@ -52,14 +61,14 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
     std::span<const float> logits() override {
         history_.require_logits();
         engine_.use_device();
-        return copy(logits_, 1);
+        return copy(logits_.data(), 1);
     }
 
     void score(std::span<const std::int32_t> tokens, const LogitsRow& each) override {
         begin(tokens);
         int done = 0;
         while (!tokens.empty()) {
-            const auto piece = take_piece(tokens, cuda_prefill_chunk);
+            const auto piece = begin_piece(tokens);
             enqueue(piece);
             append(piece);
             const int rows = static_cast<int>(piece.size());
@@ -68,66 +77,80 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
                 float* out = engine_.prefill().logits();
                 engine_.prefill().enqueue_head(engine_.stream(), row, count, out);
                 const std::span<const float> values = copy(out, count);
-                logits_ = out + std::size_t(count - 1) * vocabulary();
+                if (tokens.empty() && row + count == rows)
+                    check(cudaMemcpyAsync(logits_.data(), out + std::size_t(count - 1) * vocabulary(),
+                                          logits_.bytes(), cudaMemcpyDeviceToDevice, engine_.stream()),
+                          "keeping the last logits");
                 for (int i = 0; i < count; ++i)
                     each(done + row + i, values.subspan(std::size_t(i) * vocabulary(), vocabulary()));
             }
             done += rows;
         }
-        engine_.read_drawn();  // for what it tells the user
+        engine_.note_overflows();
         history_.set_logits();
     }
 
     void set_sampling(const text::SamplerOptions& options,
                       const std::function<bool(std::int32_t)>& sampleable) override {
         engine_.use_device();
-        text::Sampler(options, dims().vocabulary);  // its checks
-        Sampling sampling;
-        if (sampleable) {
-            const std::vector<unsigned> words = blocked_words(dims().vocabulary, sampleable);
-            sampling.blocked = DeviceBuffer<unsigned>(words.size(), "the ids that are never drawn");
-            upload(sampling.blocked.data(), words.data(), sampling.blocked.bytes());
-        }
-        const auto recent = static_cast<std::size_t>(sampler_recent(options));
-        sampling.recent = DeviceBuffer<int>(recent, "the recent tokens");
-        sampling.incoming = DeviceBuffer<int>(recent, "the recent tokens");
-        sampling.state = DeviceBuffer<SamplerState>(1, "the state of drawing tokens");
-        sampling.start = sampler_state(options, sampling.blocked.data(), sampling.recent.data());
-        upload(sampling.state.data(), &sampling.start, sizeof sampling.start);
-        sampling_.emplace(std::move(sampling));
-        accept(history_.tokens());
-        engine_.synchronise();
+        engine_.synchronise();  // a step may still write to the sampler that this one replaces
+        SessionSampler sampler(engine_, options, context(), sampleable);
+        sampler_ = std::move(sampler);
     }
 
     std::int32_t sample() override {
-        if (!sampling_)
-            throw Error(ErrorCode::invalid_request, "no sampling options: expected set_sampling before");
+        require_sampling();
         history_.require_logits();
         engine_.use_device();
-        engine_.enqueue_draw(logits_, sampling_->state.data());
-        const std::int32_t id = drawn_id(engine_.read_drawn(), sampling_->steps);
-        ++sampling_->steps;  // a failed draw is no step
+        const bool drawn = sampler_->goes_on();
+        if (!drawn) {
+            sampler_->prepare(engine_, history_.tokens());
+            engine_.enqueue_draw(row(0, position(), 0));
+            sampler_->enqueued();
+        }
+        engine_.synchronise();
+        engine_.note_overflows(sampler_->peek().overflows);
+        const std::int32_t id = sampler_->take();
+        // What was drawn ahead counts as appended on the device; here it is not.
+        if (drawn) sampler_->invalidate();
         return id;
     }
 
+    std::int32_t decode() override {
+        CudaSession* const self = this;
+        const Decoded decoded = std::move(decoding_.decode({&self, 1})[0]);
+        if (decoded.error) throw *decoded.error;
+        return decoded.id;
+    }
+
+    std::unique_ptr<Session> fork(int tokens, int context) override {
+        require_fork(dims(), cuda_cache_shape, history_, tokens, context);
+        auto out = std::make_unique<CudaSession>(engine_, decoding_, file_, history_.fork(tokens, context));
+        for (int layer = 0; layer < dims().layers; ++layer)
+            copy_cache(*out, layer, needed_positions(dims(), layer, tokens));
+        if (out->history_.has_logits())
+            check(cudaMemcpyAsync(out->logits_.data(), logits_.data(), logits_.bytes(),
+                                  cudaMemcpyDeviceToDevice, engine_.stream()),
+                  "copying logits");
+        engine_.synchronise();
+        return out;
+    }
+
+    /// Whether it is a session of the model with this.
+    bool belongs_to(const Decoding<Family>& decoding) const { return &decoding_ == &decoding; }
+
     void reset() override {
         history_.clear();
-        if (!sampling_) return;
-        engine_.use_device();
-        sampling_->steps = 0;
-        upload(sampling_->state.data(), &sampling_->start, sizeof sampling_->start);
+        if (sampler_) sampler_->reset();
     }
     int position() const override { return history_.position(); }
     int context() const override { return history_.context(); }
+    std::uint64_t bytes() const override {
+        return cache_.bytes() + logits_.bytes() + (sampler_ ? sampler_->bytes() : 0);
+    }
 
   private:
-    struct Sampling {
-        DeviceBuffer<unsigned> blocked;
-        DeviceBuffer<int> recent, incoming;  ///< the ring of the history, and tokens on their way into it
-        DeviceBuffer<SamplerState> state;
-        SamplerState start;
-        std::uint64_t steps = 0;
-    };
+    friend class Decoding<Family>;
 
     const Dims& dims() const { return engine_.info().dims; }
     std::size_t vocabulary() const { return static_cast<std::size_t>(dims().vocabulary); }
@@ -136,53 +159,57 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
         history_.require_room(tokens);
         file_.require_whole();
         engine_.use_device();
-        engine_.take_over(this);
     }
-
+    /// The next piece of the tokens, once it may be enqueued.
+    std::span<const std::int32_t> begin_piece(std::span<const std::int32_t>& tokens) {
+        engine_.pace();
+        stop_.check();
+        return take_piece(tokens, cuda_prefill_chunk);
+    }
     void append(std::span<const std::int32_t> tokens) {
+        if (sampler_) sampler_->accept(engine_, tokens);
         history_.append(tokens);
-        accept(tokens);
     }
 
-    /// Pageable memory: the driver has read it when this returns.
-    void upload(void* to, const void* from, std::size_t bytes) const {
-        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, engine_.stream()),
-              "copying to the device");
+    void require_sampling() const {
+        if (!sampler_)
+            throw Error(ErrorCode::invalid_request, "no sampling options: expected set_sampling before");
+    }
+    /// Throws what keeps the session from drawing and appending a token.
+    void require_step() {
+        require_sampling();
+        history_.require_logits();
+        history_.require_room(1);
+        file_.require_whole();
+        stop_.check();
     }
 
-    /// Tokens into the history that the repetition penalty looks at.
-    void accept(std::span<const std::int32_t> tokens) {
-        if (!sampling_ || sampling_->recent.size() == 0 || tokens.empty()) return;
-        const auto recent = tokens.last(std::min(tokens.size(), sampling_->recent.size()));
-        upload(sampling_->incoming.data(), recent.data(), recent.size_bytes());
-        engine_.enqueue_accept(sampling_->state.data(), sampling_->incoming.data(),
-                               static_cast<int>(recent.size()));
+    /// This session as a row of a step; `index` is the first row of its tokens.
+    Row row(std::int32_t token, int position, int index) const {
+        return {token,
+                position,
+                index,
+                cache_capacity(context()),
+                cache_.data(),
+                logits_.data(),
+                sampler_ ? sampler_->state() : nullptr};
     }
 
     /// Up to eight tokens through the fused stages.
-    void decode(std::span<const std::int32_t> tokens) {
+    void enqueue_fused(std::span<const std::int32_t> tokens) {
         const int variant = tokens.size() == 1 ? 0 : decode_variants - 1;
-        const DecodeStep<Family>& step = engine_.step(variant);
         std::vector<Row> rows;
-        for (std::size_t i = 0; i < tokens.size(); ++i)
-            rows.push_back(
-                {tokens[i], position() + static_cast<int>(i), 0, cache_capacity(context()), cache_.data()});
-        upload(step.row_list(), rows.data(), rows.size() * sizeof(Row));
-        engine_.enqueue_step(variant, static_cast<int>(rows.size()));
-        logits_ = step.logits() + (rows.size() - 1) * vocabulary();
+        for (const std::int32_t token : tokens) {
+            rows.push_back(row(token, position() + static_cast<int>(rows.size()), 0));
+            if (rows.size() < tokens.size()) rows.back().logits = nullptr;
+        }
+        engine_.upload_rows(variant, rows);
+        engine_.enqueue_step(variant, static_cast<int>(rows.size()), false);
     }
 
-    /// Many tokens through the kernels of prefill; their last logits only if they are the last of the call.
-    void read(std::span<const std::int32_t> tokens, bool last) {
-        enqueue(tokens);
-        if (!last) return;
-        float* out = engine_.step(0).logits();
-        engine_.prefill().enqueue_head(engine_.stream(), static_cast<int>(tokens.size()) - 1, 1, out);
-        logits_ = out;
-    }
-
+    /// Many tokens through the kernels of prefill.
     void enqueue(std::span<const std::int32_t> tokens) {
-        upload(engine_.prefill().tokens(), tokens.data(), tokens.size_bytes());
+        engine_.upload(engine_.prefill().tokens(), tokens.data(), tokens.size_bytes());
         engine_.prefill().enqueue(engine_.stream(),
                                   {engine_.prefill().tokens(), static_cast<int>(tokens.size()), position(),
                                    cache_.data(), cache_capacity(context())});
@@ -199,63 +226,37 @@ class CudaSession final : public Session, private Engine<Family>::Owner {
         return {reinterpret_cast<const float*>(host_.data()), count};
     }
 
-    void save_logits() override {
-        if (history_.position() == 0 || logits_ == saved_.data() || logits_ == nullptr) return;
-        check(cudaMemcpyAsync(saved_.data(), logits_, saved_.bytes(), cudaMemcpyDeviceToDevice,
-                              engine_.stream()),
-              "keeping a session's logits");
-        logits_ = saved_.data();
+    /// Enqueues a copy of a layer's keys and values.
+    void copy_cache(const CudaSession& to, int layer, const CachePositions& range) const {
+        const LayerPlace place = engine_.places()[static_cast<std::size_t>(layer)];
+        const LayerCache from_cache = layer_cache(cache_.data(), dims(), context(), place);
+        const LayerCache to_cache = layer_cache(to.cache_.data(), dims(), to.context(), place);
+        const auto stride = static_cast<std::size_t>(head_stride(dims().head_dim));
+        for (int at = range.first, count; at < range.end; at += count) {
+            const int from_slot = at % from_cache.positions, to_slot = at % to_cache.positions;
+            count =
+                std::min({range.end - at, from_cache.positions - from_slot, to_cache.positions - to_slot});
+            for (const auto part : {&LayerCache::keys, &LayerCache::values})
+                check(cudaMemcpy2DAsync(to_cache.*part + static_cast<std::size_t>(to_slot) * stride,
+                                        static_cast<std::size_t>(to_cache.positions) * stride * 2,
+                                        from_cache.*part + static_cast<std::size_t>(from_slot) * stride,
+                                        static_cast<std::size_t>(from_cache.positions) * stride * 2,
+                                        static_cast<std::size_t>(count) * stride * 2,
+                                        static_cast<std::size_t>(dims().kv_heads), cudaMemcpyDeviceToDevice,
+                                        engine_.stream()),
+                      "copying the key-value cache");
+        }
     }
 
     Engine<Family>& engine_;
+    Decoding<Family>& decoding_;
     const gguf::File& file_;
     TokenHistory history_;
+    Reservation memory_;
     DeviceBuffer<unsigned char> cache_;
-    DeviceBuffer<float> saved_;  ///< the logits, when another session computes
+    DeviceBuffer<float> logits_;  ///< after the last token
     PinnedBuffer host_;
-    const float* logits_ = nullptr;  ///< after the last token
-    std::optional<Sampling> sampling_;
-};
-
-template <class Family>
-class CudaModel final : public Model {
-  public:
-    CudaModel(const gguf::File& file, const LoadOptions& options, const DeviceInfo& device)
-        : file_(file),
-          engine_(file, options, device),
-          device_(device.name + " (cuda:" + std::to_string(device.index) + ")") {}
-
-    const ModelInfo& info() const override { return engine_.info(); }
-    int chunk() const override { return cuda_prefill_chunk; }
-    std::uint64_t session_bytes(int context) const override {
-        const int rows = std::min(context, cuda_prefill_chunk);
-        const std::uint64_t workspace = engine_.prefill_bytes(rows);
-        const std::uint64_t held = engine_.prefill_bytes();
-        return cache_bytes(info().dims, context, cuda_cache_shape) +
-               (workspace > held ? workspace - held : 0) +
-               4 * static_cast<std::uint64_t>(info().dims.vocabulary) + (std::uint64_t{8} << 20);
-    }
-    std::optional<std::uint64_t> available_bytes() const override {
-        engine_.use_device();
-        std::size_t free = 0, total = 0;
-        check(cudaMemGetInfo(&free, &total), "asking for the free device memory");
-        constexpr std::size_t reserve = std::size_t{128} << 20;  // what the driver may still take
-        return free > reserve ? free - reserve : 0;
-    }
-    std::string_view memory_name() const override { return "GPU memory"; }
-    std::unique_ptr<Session> session(int context) const override {
-        if (context < 1 || context > info().dims.context)
-            throw Error(ErrorCode::invalid_request, "context: expected 1 to " +
-                                                        std::to_string(info().dims.context) + ", found " +
-                                                        std::to_string(context));
-        return std::make_unique<CudaSession<Family>>(engine_, file_, context);
-    }
-    const std::string& device() const override { return device_; }
-
-  private:
-    const gguf::File& file_;
-    mutable Engine<Family> engine_;
-    std::string device_;
+    std::optional<SessionSampler> sampler_;
 };
 
 }  // namespace gg::cuda

@@ -2,6 +2,7 @@
 // of the device; sizes and the meaning of each buffer are in the stage's own header.
 #pragma once
 
+#include "gg/cuda/rows.hpp"
 #include "gg/cuda/store.hpp"
 
 namespace gg::cuda {
@@ -73,7 +74,7 @@ struct HeadArgs {
     ResidualStream x;
     typename Norm::template Weights<CudaStore> norm;
     const unsigned char* tiles;
-    float* logits;  ///< [rows][vocabulary]
+    const Row* rows;  ///< [used_rows], with their logits
     int used_rows;
     int* overflows;
 };
