@@ -15,8 +15,8 @@
 #include "signals.hpp"
 
 #if defined(GG_WITH_CUDA)
-#include "device_headers.hpp"
 #include "gg/cuda/device.hpp"
+#include "gg/cuda/device_headers.hpp"
 #include "gg/cuda/engine.hpp"
 #include "gg/cuda/kernel_cache.hpp"
 #endif
@@ -147,7 +147,7 @@ void compile(const Options& options) {
     cuda::KernelCacheOptions cache_options;
     cache_options.note = print_note;
     const std::filesystem::path folder = cache_options.folder;
-    cuda::KernelCache cache(device_headers(), std::move(cache_options));
+    cuda::KernelCache cache(cuda::device_headers(), std::move(cache_options));
     Json rows = Json::array();
     for (const cuda::Target& target : targets) {
         const auto begin = std::chrono::steady_clock::now();

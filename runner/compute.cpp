@@ -1,33 +1,20 @@
 #include "compute.hpp"
 
-#include <unistd.h>
-
+#include "commands.hpp"
 #include "compute_cuda.hpp"
 #include "gg/core/error.hpp"
-#include "gg/host/load.hpp"
+#include "gg/inference.hpp"
+#include "memory_size.hpp"
 #include "output.hpp"
+#include "progress.hpp"
 
 namespace gg::runner {
 
 namespace {
 
 std::string check_device(const std::string& name) {
-    const bool cuda = name.starts_with("cuda:") && name.size() > 5 && name.size() < 9 &&
-                      name.find_first_not_of("0123456789", 5) == name.npos;
-    if (cuda || name == "auto" || name == "host" || name == "cuda") return {};
+    if (is_device_name(name)) return {};
     return "expected auto, host, cuda or cuda:N, found \"" + name + "\"";
-}
-
-/// N of cuda:N.
-std::optional<int> number_of(const std::string& device) {
-    if (!device.starts_with("cuda:")) return {};
-    return std::stoi(device.substr(5));
-}
-
-/// Whether this machine seems to have an NVIDIA GPU: its driver is loaded, or WSL passes one through.
-bool sees_nvidia() {
-    const auto exists = [](const char* path) { return ::access(path, F_OK) == 0; };
-    return exists("/proc/driver/nvidia") || exists("/dev/nvidia0") || exists("/usr/lib/wsl/lib/libcuda.so.1");
 }
 
 /// A message with the way out that is always there.
@@ -37,12 +24,39 @@ std::string with_host(std::string message, bool has_remedy) {
     return message + (has_remedy ? " Or use --device host." : " Use --device host.");
 }
 
-/// Loads onto a GPU. A file that is wrong in itself is wrong on the host too; other failures name the host.
-std::unique_ptr<Model> load_on_gpu_or_name_host(const gguf::File& file, int gpu) {
+/// The steps of loading, one progress bar after the other.
+class LoadProgress {
+  public:
+    void update(std::string_view what, std::uint64_t done, std::uint64_t total) {
+        if (!bar_ || what != what_) {
+            bar_.reset();  // wipes its line
+            what_ = what;
+            bar_.emplace(what_, total);
+        }
+        bar_->update(done);
+    }
+    void note(const std::string& text) {
+        bar_.reset();
+        print_note(text);
+    }
+
+  private:
+    std::string what_;
+    std::optional<Progress> bar_;
+};
+
+/// Loads with progress on standard error. On a GPU a file that is wrong in itself is wrong on the host too;
+/// other failures name the host.
+std::unique_ptr<Model> load_with_progress(const gguf::File& file, const DeviceChoice& device) {
+    LoadProgress progress;
+    const LoadOptions options{.threads = device.threads,
+                              .progress = [&](std::string_view what, std::uint64_t done,
+                                              std::uint64_t total) { progress.update(what, done, total); },
+                              .note = [&](const std::string& text) { progress.note(text); }};
     try {
-        return load_on_gpu(file, gpu);
+        return gg::load_model(file, device.place, gpu_backend(device.memory_limit), options);
     } catch (const Error& error) {
-        if (error.code() == ErrorCode::model_load_failed) throw;
+        if (!device.place.gpu || error.code() == ErrorCode::model_load_failed) throw;
         throw Error(error.code(), with_host(error.what(), !error.mismatch().next_step.empty()));
     }
 }
@@ -69,40 +83,30 @@ void add_compute_options(CLI::App& command, ComputeOptions& options) {
         ->type_name("N")
         ->default_str("all cores")
         ->check(number_range(1, 1024, "1 to 1024"));
+    add_vram_limit_option(
+        command, options.vram_limit,
+        "The most GPU memory to use, all that gg takes counted; what does not fit is refused. "
+        "Not with --device host; without effect if auto chooses the host");
 }
 
 DeviceChoice choose_device(const ComputeOptions& options) {
-    DeviceChoice choice;
-    choice.threads = options.threads;
-    if (options.device == "host") return choice;
-    const GpuSearch search = find_gpu(number_of(options.device));
-    choice.gpu = search.gpu;
-    if (search.gpu) return choice;
-    const std::string why = search.remedy.empty() ? search.problem : search.problem + ". " + search.remedy;
-    if (options.device != "auto")
-        throw Error(ErrorCode::invalid_request,
-                    with_host("--device " + options.device + ": " + why, !search.remedy.empty()));
-    if (sees_nvidia()) choice.why_host = why;
-    return choice;
+    if (options.device == "host" && options.vram_limit > 0)
+        throw UsageError("--vram-limit limits the memory of a GPU: it excludes --device host");
+    try {
+        return {.place = gg::choose_device(options.device, gpu_backend()),
+                .memory_limit = options.vram_limit,
+                .threads = options.threads};
+    } catch (const Error& error) {
+        throw Error(error.code(),
+                    with_host("--" + std::string(error.what()), !error.mismatch().next_step.empty()));
+    }
 }
 
 std::unique_ptr<Model> load_model(const gguf::File& file, const DeviceChoice& device) {
-    std::unique_ptr<Model> model = device.gpu ? load_on_gpu_or_name_host(file, *device.gpu)
-                                              : host::load_model(file, {.threads = device.threads});
-    print_note("device: " + model->device() +
-               (device.why_host.empty() ? "" : "; the GPU is not used: " + device.why_host));
+    std::unique_ptr<Model> model = load_with_progress(file, device);
+    const std::string& why_host = device.place.why_host;
+    print_note("device: " + model->device() + (why_host.empty() ? "" : "; the GPU is not used: " + why_host));
     return model;
-}
-
-int fitting_context(const Model& model, int wanted) {
-    const auto memory = model.available_bytes();
-    if (!memory || model.session_bytes(wanted) <= *memory) return wanted;
-    int fits = 0, too_long = wanted;
-    while (too_long - fits > 1) {
-        const int middle = fits + (too_long - fits) / 2;
-        (model.session_bytes(middle) <= *memory ? fits : too_long) = middle;
-    }
-    return fits;
 }
 
 std::string memory_left(const Model& model) {

@@ -7,14 +7,15 @@
 #include <optional>
 #include <string>
 
-#include "gg/model/session.hpp"
+#include "gg/model/device_choice.hpp"
 
 namespace gg::runner {
 
-/// --device and --threads.
+/// --device, --threads and --vram-limit.
 struct ComputeOptions {
     std::string device = "auto";
-    int threads = 0;  ///< 0: all
+    int threads = 0;               ///< 0: all
+    std::uint64_t vram_limit = 0;  ///< bytes; 0: none
 };
 
 void add_compute_options(CLI::App& command, ComputeOptions& options);
@@ -24,9 +25,9 @@ CLI::Validator number_range(double low, double high, const std::string& text);
 
 /// Where a model will run.
 struct DeviceChoice {
-    std::optional<int> gpu;  ///< CUDA's number of it; none: the host
-    int threads = 0;         ///< of the host; 0: all
-    std::string why_host;    ///< why auto leaves a GPU alone that seems to be there; else empty
+    gg::DeviceChoice place;
+    std::uint64_t memory_limit = 0;  ///< bytes of the GPU's memory; 0: all of it
+    int threads = 0;                 ///< of the host; 0: all
 };
 
 /// Decides it before anything is read. Throws if a GPU is asked for by name and cannot be used; only auto
@@ -35,9 +36,6 @@ DeviceChoice choose_device(const ComputeOptions& options);
 
 /// Loads the model and says on standard error where it runs. A GPU on which that fails is an error.
 std::unique_ptr<Model> load_model(const gguf::File& file, const DeviceChoice& device);
-
-/// The largest context, at most `wanted`, whose session fits into the memory that is left; 0 if none does.
-int fitting_context(const Model& model, int wanted);
 
 /// "11.3 GiB of memory that are left beside the weights"; empty if nobody knows.
 std::string memory_left(const Model& model);

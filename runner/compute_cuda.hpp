@@ -1,26 +1,26 @@
-// What the runner asks of the CUDA backend. A build without it answers too.
+// The CUDA backend behind a header that includes none of it.
 #pragma once
 
-#include <memory>
+#include <cstdint>
 #include <optional>
 #include <string>
 
-#include "gg/model/session.hpp"
+#include "gg/model/device_choice.hpp"
 
 namespace gg::runner {
 
-/// A GPU that can compute, or why there is none.
-struct GpuSearch {
-    std::optional<int> gpu = {};  ///< CUDA's number of it
-    std::string problem = {};     ///< what was found instead; a sentence without its full stop
-    std::string remedy = {};      ///< a sentence, or empty
+/// Empty in a build without CUDA. `memory_limit`: bytes of a GPU's memory that a model may use; 0: all.
+GpuBackend gpu_backend(std::uint64_t memory_limit = 0);
+
+/// A GPU as memory plans need it.
+struct GpuDescription {
+    std::string name;
+    std::uint64_t bytes = 0;   ///< of its memory
+    std::string architecture;  ///< as the compiler names it
+    int multiprocessors = 0;
 };
 
-/// Looks at the GPU of number `wanted`, or else for the first that can compute. Throws nothing for want of a
-/// driver or a GPU.
-GpuSearch find_gpu(std::optional<int> wanted);
-
-/// Loads the model onto a GPU, with progress on standard error.
-std::unique_ptr<Model> load_on_gpu(const gguf::File& file, int gpu);
+/// The GPU that auto takes; nothing if there is none.
+std::optional<GpuDescription> describe_gpu();
 
 }  // namespace gg::runner

@@ -7,7 +7,7 @@
 #include "cuda/model.hpp"
 #include "cuda/nvrtc.hpp"
 #include "cuda/parallel_family.hpp"
-#include "gg/cuda/session.hpp"
+#include "gg/cuda/model.hpp"
 
 using namespace cuda_test;
 using parallel::QkNormFamily;
@@ -22,7 +22,7 @@ class Headers {
     Headers() {
         std::ifstream file(std::string(GG_SOURCE_DIR "/tests/") + QkNormFamily::composition_header);
         text_.assign(std::istreambuf_iterator<char>(file), {});
-        const auto library = gg::runner::device_headers();
+        const auto library = gg::cuda::device_headers();
         all_.assign(library.begin(), library.end());
         all_.push_back({QkNormFamily::composition_header, text_});
     }

@@ -1,5 +1,5 @@
 // The headers inside the program: complete, and each readable by the run-time compiler alone.
-#include "device_headers.hpp"
+#include "gg/cuda/device_headers.hpp"
 
 #include <algorithm>
 #include <fstream>
@@ -11,7 +11,7 @@
 using namespace gg::cuda;
 
 TEST_CASE("the program holds the device headers as they are in the tree") {
-    const auto headers = gg::runner::device_headers();
+    const auto headers = gg::cuda::device_headers();
     CHECK(headers.size() > 10);
     for (const HeaderText& header : headers) {
         CAPTURE(header.name);
@@ -29,13 +29,13 @@ TEST_CASE("every device header compiles alone without a toolkit header") {
     const Compiler compiler;
     for (const char* architecture : {"sm_80", "sm_89", "sm_90a", "sm_120a"}) {
         if (!compiler.knows(architecture)) continue;
-        for (const HeaderText& header : gg::runner::device_headers()) {
+        for (const HeaderText& header : gg::cuda::device_headers()) {
             const std::string source = "#include \"" + std::string(header.name) + "\"\n";
             std::string log;
             const std::string refused = cuda_test::message_of([&] {
-                log = compiler
-                          .compile({"alone", source}, gg::runner::device_headers(), architecture, "alone.cu")
-                          .log;
+                log =
+                    compiler.compile({"alone", source}, gg::cuda::device_headers(), architecture, "alone.cu")
+                        .log;
             });
             INFO(header.name << " for " << architecture);
             CHECK(refused == "");

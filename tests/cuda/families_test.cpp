@@ -6,7 +6,7 @@
 #include <set>
 
 #include "catch.hpp"
-#include "device_headers.hpp"
+#include "gg/cuda/device_headers.hpp"
 #include "gg/cuda/engine.hpp"
 #include "nvrtc.hpp"
 
@@ -53,7 +53,7 @@ std::vector<CompileUnit> units_of(const std::string& model, const Target& target
 
 void check_model(const std::string& model) {
     const Compiler compiler;
-    KernelCache cache(gg::runner::device_headers());
+    KernelCache cache(gg::cuda::device_headers());
     for (const Target& target : targets) {
         if (!compiler.knows(target.architecture)) {
             std::printf("SKIPPED: %s does not know %s\n", compiler.name().c_str(),

@@ -11,9 +11,11 @@ using namespace cuda_test;
 using host_test::Golden;
 
 std::unique_ptr<gg::Model> cuda_test::load(const gg::gguf::File& file, gg::cuda::Launches launches,
-                                           const std::vector<std::string>& compile_options) {
+                                           const std::vector<std::string>& compile_options,
+                                           const gg::SyntheticFile* synthetic) {
     gg::cuda::LoadOptions options;
-    options.headers = gg::runner::device_headers();
+    options.synthetic = synthetic;
+    options.headers = gg::cuda::device_headers();
     options.launches = launches;
     options.compile_options = compile_options;
     return gg::cuda::load_model(file, options);

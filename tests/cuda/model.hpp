@@ -10,17 +10,18 @@
 
 #include "catch.hpp"
 #include "cuda/device.hpp"
-#include "device_headers.hpp"
+#include "gg/cuda/device_headers.hpp"
 #include "gg/cuda/load_options.hpp"
 #include "host/golden.hpp"
 
 namespace cuda_test {
 
-/// gg::cuda::load_model with the embedded headers. Defined in golden_test.cpp, so that the backend is
-/// compiled once in this program.
+/// gg::cuda::load_model with the embedded headers; `synthetic` if the file is one of those. Defined in
+/// golden_test.cpp, so that the backend is compiled once in this program.
 std::unique_ptr<gg::Model> load(const gg::gguf::File& file,
                                 gg::cuda::Launches launches = gg::cuda::Launches::early_graph,
-                                const std::vector<std::string>& compile_options = {});
+                                const std::vector<std::string>& compile_options = {},
+                                const gg::SyntheticFile* synthetic = nullptr);
 
 /// Logits of every position.
 using Logits = std::vector<std::vector<float>>;

@@ -9,7 +9,7 @@ INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]", re.MUL
 # Headers that device code includes too: they may include nothing from the system. The host's own headers
 # stand beside them in format/: encoding, checking, and the switch over types.
 DEVICE_FOLDERS = ("block", "format", "layer")
-DEVICE_FILES = ("core/device.hpp", "core/math.hpp", "text/logit.hpp", "text/random.hpp")
+DEVICE_FILES = ("core/device.hpp", "core/math.hpp", "model/synthetic_blocks.hpp", "text/logit.hpp", "text/random.hpp")
 HOST_FILES = tuple(f"format/{name}.hpp" for name in (
     "encode", "encode_blocks", "encode_k_minimum", "encode_k_search", "encode_nibbles", "encode_q6_k", "encode_scale",
     "validate", "visit"))

@@ -1,5 +1,6 @@
 """gg configures on a machine without CUDA, installs, and a project outside its tree, whose programs are the
-README's examples, builds against it. One runs a model; one, where nvcc is found, a stage on a GPU."""
+examples of README.md and docs/api.md, builds against it. Two run a model; where nvcc is found, one runs a stage on a
+GPU, and one opens a model with the CUDA backend."""
 
 import argparse
 import os
@@ -20,10 +21,10 @@ def without_nvcc(environment):
     return clean
 
 
-def readme_example(readme, language):
-    """The README's first program in a language."""
-    text = readme.read_text(encoding="utf-8")
-    return re.search(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1]
+def examples_of(document, language):
+    """A document's programs in a language."""
+    text = document.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def check_configuring(result, configure, folder):
@@ -41,14 +42,16 @@ def check_configuring(result, configure, folder):
     return build
 
 
-def check_consumer(result, program, model):
-    """Runs the README's program on a model, and on a file that is not there."""
+def check_consumer(result, name, program, model, lines):
+    """Runs a program on a model, which prints so many lines at least, and on a file that is not there."""
     if not program.exists():
-        return result.check("the README's program runs", ["it was not built"])
-    result.check_run("the README's program runs", checks.run([program, model]))
+        return result.check(f"{name} runs", ["it was not built"])
+    ran = checks.run([program, model])
+    result.check_run(f"{name} runs", ran)
+    result.check(f"{name} prints", [] if ran.stdout and ran.stdout.count("\n") >= lines else [ran.stdout])
     refused = checks.run([program, "no-such-file.gguf"])
     wrong = refused.returncode != 1 or "no-such-file.gguf" not in refused.stderr
-    return result.check("the README's program reports a missing file", [refused.stderr] if wrong else [])
+    return result.check(f"{name} reports a missing file", [refused.stderr] if wrong else [])
 
 
 def check_cuda_consumer(result, program):
@@ -80,21 +83,28 @@ def main():
 
         prefix, outside = folder / "prefix", folder / "outside"
         result.check_run("installs", checks.run([options.cmake, "--install", build, "--prefix", prefix]))
-        examples = {"EXAMPLE": ("cpp", folder / "example.cpp")}
+        readme, api = source / "README.md", source / "docs/api.md"
+        embedding, with_gpu = examples_of(api, "cpp")
+        texts = {"EXAMPLE": ("example.cpp", examples_of(readme, "cpp")[0]), "API_EXAMPLE": ("api.cpp", embedding)}
         if shutil.which("nvcc"):
-            examples["CUDA_EXAMPLE"] = ("cuda", folder / "example.cu")
-        for language, path in examples.values():
-            path.write_text(readme_example(source / "README.md", language), encoding="utf-8")
+            texts["CUDA_EXAMPLE"] = ("example.cu", examples_of(readme, "cuda")[0])
+            texts["GPU_EXAMPLE"] = ("gpu.cpp", with_gpu)
+        for path, text in texts.values():
+            (folder / path).write_text(text, encoding="utf-8")
         result.check_run("find_package(gg) from outside",
                          checks.run([*configure, "-S", pathlib.Path(__file__).with_name("consumer"), "-B", outside,
                                      f"-DCMAKE_PREFIX_PATH={prefix}",
-                                     *(f"-D{name}={path}" for name, (_, path) in examples.items())]))
-        result.check_run("the README's programs build", checks.run([options.cmake, "--build", outside]))
-        check_consumer(result, outside / "consumer", source / "tests/data/model/llama-text.gguf")
-        if "CUDA_EXAMPLE" in examples:
+                                     *(f"-D{name}={folder / path}" for name, (path, _) in texts.items())]))
+        result.check_run("the documents' programs build", checks.run([options.cmake, "--build", outside]))
+        model = source / "tests/data/model/llama-text.gguf"
+        check_consumer(result, "the README's program", outside / "consumer", model, 0)
+        check_consumer(result, "the program of docs/api.md", outside / "api-consumer", model, 4)
+        if "CUDA_EXAMPLE" in texts:
             check_cuda_consumer(result, outside / "cuda-consumer")
+            check_consumer(result, "the program of docs/api.md for GPUs", outside / "gpu-consumer", model, 1)
         else:
             result.skip("no nvcc: the README's program for nvcc")
+            result.skip("no nvcc: the program of docs/api.md for GPUs")
     return result.close()
 
 

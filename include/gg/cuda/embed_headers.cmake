@@ -1,21 +1,23 @@
 # The device headers as text inside programs, for the run-time compiler.
 #
-# Included, it defines the library gg_device_headers; its header is runner/device_headers.hpp. Run as a script with
-# ROOTS, INCLUDE, OUTPUT and DEPFILE, it writes the library's source: every root header and all that they include.
+# Included, after gg::gg and CUDAToolkit were found, it defines the library gg::cuda: all that a program needs to use the
+# CUDA backend. Run as a script with ROOTS, INCLUDE, OUTPUT and DEPFILE, it writes the library's source, which defines
+# cuda/device_headers.hpp: every root header and all that they include.
 if(NOT CMAKE_SCRIPT_MODE_FILE)
-    file(GLOB roots CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/include/gg/cuda/*.cuh
-         ${PROJECT_SOURCE_DIR}/include/gg/block/*.hpp ${PROJECT_SOURCE_DIR}/include/gg/layer/*.hpp)
+    cmake_path(SET include NORMALIZE ${CMAKE_CURRENT_LIST_DIR}/../..)
+    file(GLOB roots CONFIGURE_DEPENDS RELATIVE ${include} ${include}/gg/cuda/*.cuh ${include}/gg/block/*.hpp
+         ${include}/gg/layer/*.hpp)
     set(script ${CMAKE_CURRENT_LIST_FILE})
-    set(output ${PROJECT_BINARY_DIR}/device_headers.cpp)
+    set(output ${CMAKE_CURRENT_BINARY_DIR}/gg_device_headers.cpp)
     add_custom_command(
         OUTPUT ${output}
-        COMMAND ${CMAKE_COMMAND} "-DROOTS=${roots}" -DINCLUDE=${PROJECT_SOURCE_DIR}/include -DOUTPUT=${output}
+        COMMAND ${CMAKE_COMMAND} "-DROOTS=${roots}" -DINCLUDE=${include} -DOUTPUT=${output}
                 -DDEPFILE=${output}.d -P ${script}
         DEPENDS ${script} DEPFILE ${output}.d
         COMMENT "device headers" VERBATIM)
-    add_library(gg_device_headers STATIC ${output})
-    target_include_directories(gg_device_headers PUBLIC ${CMAKE_CURRENT_LIST_DIR})
-    target_link_libraries(gg_device_headers PUBLIC gg_flags)
+    add_library(gg_cuda STATIC ${output})
+    add_library(gg::cuda ALIAS gg_cuda)
+    target_link_libraries(gg_cuda PUBLIC gg::gg CUDA::cudart_static ${CMAKE_DL_LIBS})
     return()
 endif()
 
@@ -47,8 +49,8 @@ while(left GREATER 0)
     list(LENGTH ROOTS left)
 endwhile()
 
-file(WRITE ${OUTPUT} "// The device headers. Written by the build.\n#include \"device_headers.hpp\"\n\n"
+file(WRITE ${OUTPUT} "// The device headers. Written by the build.\n#include \"gg/cuda/device_headers.hpp\"\n\n"
      "namespace {\n\n${texts}\nconstexpr gg::cuda::HeaderText headers[] = {\n${rows}};\n\n}  // namespace\n\n"
-     "namespace gg::runner {\n\nstd::span<const cuda::HeaderText> device_headers() {\n    return headers;\n}\n\n"
-     "}  // namespace gg::runner\n")
+     "namespace gg::cuda {\n\nstd::span<const HeaderText> device_headers() {\n    return headers;\n}\n\n"
+     "}  // namespace gg::cuda\n")
 file(WRITE ${DEPFILE} "${OUTPUT}:${depends}\n")
