@@ -1,7 +1,6 @@
 // Products of many rows against double. A sum of K products of exact operands may be off by K 2^-24 times the
 // sum of the products' magnitudes (tensor cores add 16 columns with a few truncations, then FP32 additions
 // follow, one for every 16 or 32 columns), and each rounding of a result by 2^-24 of it.
-#include <cstdio>
 #include <string>
 
 #include "cuda/prefill.cuh"
@@ -320,120 +319,7 @@ struct Identity {
     GG_HD GG_INLINE static float apply(float x) { return x; }
 };
 
-/// Memory for timing a product: each of `experts` takes an equal share of four rows a token. The values are
-/// cheap to make and without meaning.
-template <class Format, int columns, class Epilogue>
-class TimedProduct {
-    using Tile = cuda::Tile<Format>;
-    static constexpr int planes = Tile::Operand::planes;
-
-  public:
-    const int tokens, experts, rows;
-
-    TimedProduct(int token_count, int expert_count)
-        : tokens(token_count),
-          experts(expert_count),
-          rows(experts > 0 ? 4 * tokens : tokens),
-          tiles_(pattern<unsigned char>(matrix() * std::max<std::size_t>(1, size(experts, 1)), 0x3F)),
-          x_(pattern<unsigned short>(plane() * planes, 0x3BFF)),
-          operand_(std::vector<unsigned short>(outputs(), 0)),
-          y_(std::vector<float>(outputs(), 0.0f)),
-          offsets_(even_offsets()),
-          overflows_(std::vector<int>{0}) {}
-
-    cuda::ProductArgs args() const {
-        cuda::ProductArgs args{};
-        args.tiles = tiles_.data();
-        args.expert_bytes = matrix();
-        args.x = x_.data();
-        args.x_plane = plane();
-        args.offsets = experts > 0 ? offsets_.data() : nullptr;
-        args.experts = experts;
-        args.rows = rows;
-        args.y = y_.data();
-        args.operand = operand_.data();
-        args.operand_plane = outputs();
-        args.overflows = overflows_.data();
-        return args;
-    }
-
-  private:
-    static std::size_t matrix() {
-        return size(Epilogue::row_tiles, cuda::column_tiles(columns)) * Tile::bytes;
-    }
-    std::size_t plane() const { return size(rows, cuda::operand_stride(columns)); }
-    std::size_t outputs() const { return size(rows, cuda::operand_stride(Epilogue::width)); }
-    std::vector<int> even_offsets() const {
-        std::vector<int> offsets{0};
-        for (int e = 1; e <= experts; ++e)
-            offsets.push_back(static_cast<int>(size(rows, e) / size(experts, 1)));
-        return offsets;
-    }
-    template <class T>
-    static std::vector<T> pattern(std::size_t count, unsigned mask) {
-        std::vector<T> values(count);
-        for (std::size_t i = 0; i < count; ++i)
-            values[i] = static_cast<T>((static_cast<unsigned>(i) * 2654435761u >> 16) & mask);
-        return values;
-    }
-
-    DeviceArray<unsigned char> tiles_;
-    DeviceArray<unsigned short> x_, operand_;
-    DeviceArray<float> y_;
-    DeviceArray<int> offsets_, overflows_;
-};
-
-/// Prints what one product takes.
-template <class Format, int columns, class Epilogue, int tiling>
-void time_product(const char* name, const TimedProduct<Format, columns, Epilogue>& product) {
-    using Stage = cuda::Product<Format, columns, Epilogue, tiling>;
-    const cuda::LaunchShape shape =
-        shape_of<Stage>(tiling, Epilogue::covered_row_tiles, product.rows, product.experts);
-    launch_and_wait<Stage>(shape, product.args());
-    cudaEvent_t begin, end;
-    REQUIRE(cudaEventCreate(&begin) == cudaSuccess);
-    REQUIRE(cudaEventCreate(&end) == cudaSuccess);
-    const int repetitions = 20;
-    float milliseconds = 0;
-    REQUIRE(cudaEventRecord(begin) == cudaSuccess);
-    for (int i = 0; i < repetitions; ++i) cuda::launch<Stage>(shape, product.args());
-    REQUIRE(cudaEventRecord(end) == cudaSuccess);
-    REQUIRE(cudaEventSynchronize(end) == cudaSuccess);
-    REQUIRE(cudaEventElapsedTime(&milliseconds, begin, end) == cudaSuccess);
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    const double seconds = static_cast<double>(milliseconds) / repetitions * 1e-3;
-    const double operations = 2.0 * product.rows * columns * Epilogue::row_tiles * 16;
-    const bool chosen =
-        tiling == cuda::choose_tiling(Epilogue::covered_row_tiles, product.rows, product.experts, 132);
-    std::printf("%-10s %-6s %5d tokens  tiling %d  %8.1f us  %6.1f TFLOP/s%s\n", name,
-                std::string(gg::info(format::dtype_of<Format>).name).c_str(), product.tokens, tiling,
-                seconds * 1e6, operations / seconds * 1e-12, chosen ? "  chosen" : "");
-}
-
-template <class Format, int columns, class Epilogue, int first_tiling>
-void time_tilings(const char* name, int experts) {
-    for (const int tokens : {16, 64, 512, 2048, 8192}) {
-        const TimedProduct<Format, columns, Epilogue> product(tokens, experts);
-        for_each_index<tiling_count - first_tiling>([&](auto index) {
-            constexpr int tiling = decltype(index)::value + first_tiling;
-            if (tokens > 64 || tiling < 3) time_product<Format, columns, Epilogue, tiling>(name, product);
-        });
-    }
-}
-
 }  // namespace
-
-TEST_CASE("the time of products of many rows", "[.benchmark]") {
-    GG_NEED_GPU();
-    time_tilings<format::Q8_0, 2880, cuda::StoreProduct<5120>, 0>("qkv", 0);
-    time_tilings<format::F16, 2880, cuda::StoreProduct<5120>, 2>("qkv", 0);
-    time_tilings<format::BF16, 2880, cuda::StoreProduct<5120>, 2>("qkv", 0);
-    time_tilings<format::Q8_0, 4096, cuda::AddProduct<2880>, 0>("output", 0);
-    using Activate = cuda::ActivateProduct<gg::ClampedSwiglu, 2880, cuda::HalfOperand>;
-    time_tilings<format::MXFP4, 2880, Activate, 0>("gate + up", 32);
-    time_tilings<format::MXFP4, 2880, cuda::StoreProduct<2880>, 0>("down", 32);
-}
 
 TEST_CASE("products of many rows match double in every tiling: F16") {
     GG_NEED_GPU();
