@@ -16,6 +16,7 @@
 #include "gg/cuda/model_kernels.hpp"
 #include "gg/cuda/synthesize_args.hpp"
 #include "gg/model/synthetic_fill.hpp"
+#include "timed_event.hpp"
 
 namespace gg::bench {
 
@@ -68,33 +69,18 @@ inline cuda::KernelUnit read_memory_unit() {
     return unit;
 }
 
-/// An event, for measuring time on the device.
-class Event {
-  public:
-    Event() { cuda::check(cudaEventCreate(&event_), "creating an event"); }
-    Event(const Event&) = delete;
-    Event& operator=(const Event&) = delete;
-    ~Event() { cudaEventDestroy(event_); }
-    operator cudaEvent_t() const { return event_; }
-
-  private:
-    cudaEvent_t event_ = nullptr;
-};
-
 /// The least seconds that a piece of work on the default stream takes.
 inline double least_seconds(int repeats, const std::function<void()>& work) {
-    const Event begin, end;
-    float least = 0;
+    const TimedEvent begin, end;
+    double least = 0;
     for (int i = 0; i < repeats; ++i) {
-        cuda::check(cudaEventRecord(begin, nullptr), "recording an event");
+        begin.record(nullptr);
         work();
-        cuda::check(cudaEventRecord(end, nullptr), "recording an event");
-        cuda::check(cudaEventSynchronize(end), "measuring a ceiling");
-        float milliseconds = 0;
-        cuda::check(cudaEventElapsedTime(&milliseconds, begin, end), "reading the time of an event");
-        if (i == 1 || (i > 1 && milliseconds < least)) least = milliseconds;  // the first warms up
+        end.record(nullptr);
+        const double time = end.since(begin);
+        if (i == 1 || (i > 1 && time < least)) least = time;  // the first warms up
     }
-    return least / 1e3;
+    return least / 1e6;
 }
 
 }  // namespace detail
@@ -109,13 +95,13 @@ inline double read_ceiling(const cuda::DeviceInfo& device, std::span<const cuda:
     const cuda::ModelKernels kernels(units, cache.load(sources, device.architecture()));
     const cuda::StageKernel& read = kernels[{"read_memory", "read_memory", "ReadMemory"}];
 
-    std::size_t free = 0, total = 0;
-    cuda::check(cudaMemGetInfo(&free, &total), "asking for the free device memory");
     constexpr int most = 4;  // blocks a multiprocessor
     const auto grid = static_cast<std::size_t>(device.multiprocessors * most);
     const std::size_t unit = grid * detail::read_chunk;
     const std::size_t bytes =
-        std::max<std::size_t>(std::min(std::size_t{2} << 30, free / 4) / unit, 1) * unit;
+        std::max<std::size_t>(
+            std::min<std::size_t>(std::size_t{2} << 30, cuda::free_device_memory() / 4) / unit, 1) *
+        unit;
     const cuda::DeviceBuffer<unsigned char> data(bytes, "measuring how fast device memory is read");
     const cuda::DeviceBuffer<unsigned> out(grid * detail::read_threads, "measuring how fast memory is read");
     const cuda::SynthesizeArgs fill{

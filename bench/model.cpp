@@ -3,8 +3,10 @@
 // A percent of the ceiling is that of a machine which only reads what model_bytes.hpp counts, at the speed at
 // which this GPU reads memory, measured in the same run.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -17,9 +19,9 @@
 #include "gg/cuda/device_headers.hpp"
 #include "gg/cuda/load.hpp"
 #include "gg/model/synthesize.hpp"
-#include "memory_size.hpp"
 #include "model_bytes.hpp"
 #include "model_tests.hpp"
+#include "option_values.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 #include "results.hpp"
@@ -89,12 +91,6 @@ text::SamplerOptions sampling(unsigned sequence) {
     return options;
 }
 
-std::uint64_t free_memory() {
-    std::size_t free = 0, total = 0;
-    cuda::check(cudaMemGetInfo(&free, &total), "asking for the free device memory");
-    return free;
-}
-
 /// A model to measure: a preset, or a file.
 struct Subject {
     std::string name;
@@ -109,14 +105,14 @@ class Loading {
   public:
     void update(std::string_view what, std::uint64_t done, std::uint64_t total) {
         stop_if_interrupted();
-        if (!bar_ || what != what_) {
-            bar_.reset();  // wipes its line
-            bar_.emplace(what_ = what, total);
-        }
-        bar_->update(done);
+        progress_.update(what, done, total);
         if (what != "loading") return;
         end_ = {Clock::now(), done};
         if (!begin_) begin_ = end_;
+    }
+    void note(const std::string& text) {
+        progress_.wipe();
+        print_note(text);
     }
     /// GB/s from the first piece of the weights to the last; nothing if there was one alone.
     std::optional<double> speed() const {
@@ -130,8 +126,7 @@ class Loading {
         Clock::time_point time;
         std::uint64_t bytes = 0;
     };
-    std::string what_;
-    std::optional<runner::Progress> bar_;
+    runner::StepsProgress progress_;
     std::optional<Moment> begin_;
     Moment end_;
 };
@@ -144,7 +139,7 @@ class ModelBench {
           subject_(subject),
           read_ceiling_(read_ceiling),
           rows_(rows),
-          free_before_(free_memory()),
+          free_before_(cuda::free_device_memory()),
           least_free_(free_before_) {}
 
     void run(const std::vector<ModelTest>& tests) {
@@ -156,7 +151,7 @@ class ModelBench {
             load_repeatedly();
         else
             load();
-        const std::uint64_t loaded = free_before_ - std::min(free_before_, free_memory());
+        const std::uint64_t loaded = free_before_ - std::min(free_before_, cuda::free_device_memory());
         bytes_.emplace(subject_.file(), model_->info().dims);
         for (const ModelTest& test : tests) run(test);
         if (!wants(ModelTest::memory)) return;
@@ -191,7 +186,7 @@ class ModelBench {
             loading.update(what, done, total);
         };
         options.note = [&](const std::string& text) {
-            if (rows_.empty() || rows_.back().model != subject_.name) print_note(text);
+            if (rows_.empty() || rows_.back().model != subject_.name) loading.note(text);
         };
         model_ = cuda::load_model(subject_.file(), options);
         return loading.speed();
@@ -255,7 +250,7 @@ class ModelBench {
             made.push_back(model_->session(context));
             made.back()->set_sampling(sampling(static_cast<unsigned>(i)), {});
         }
-        least_free_ = std::min(least_free_, free_memory());
+        least_free_ = std::min(least_free_, cuda::free_device_memory());
         return made;
     }
 
@@ -288,7 +283,7 @@ class ModelBench {
             require_finite(logits);
             if (i > 0) speeds.push_back(test.tokens / seconds);
         }
-        least_free_ = std::min(least_free_, free_memory());
+        least_free_ = std::min(least_free_, cuda::free_device_memory());
         add(test.name, speeds, "tok/s");
     }
 
@@ -393,8 +388,8 @@ void run(const Options& options, const std::vector<ModelTest>& tests, Origin ori
     origin.device = device.name;
     cuda::check(cudaSetDevice(device.index), "choosing the device");
     runner::catch_interrupt();
-    print_note("device: " + device.name + " (cuda:" + std::to_string(device.index) + "), " +
-               bytes_text(device.total_bytes - std::min(device.total_bytes, free_memory())) +
+    print_note("device: " + device.text() + ", " +
+               bytes_text(device.total_bytes - std::min(device.total_bytes, cuda::free_device_memory())) +
                " of its memory in use, CUDA's own included");
 
     std::vector<Row> rows;
@@ -412,10 +407,6 @@ void run(const Options& options, const std::vector<ModelTest>& tests, Origin ori
 }
 
 void add_options(CLI::App& app, Options& options) {
-    const auto whole_number = [](int low, int high) {
-        return CLI::Range(low, high).description("from " + std::to_string(low) + " to " +
-                                                 std::to_string(high));
-    };
     app.add_option("--preset", options.presets,
                    "Shapes of a published model, random weights; again for several")
         ->type_name("NAME")
@@ -435,14 +426,16 @@ void add_options(CLI::App& app, Options& options) {
                 return model_tests(list, unknown) ? std::string() : "there is no test \"" + unknown + "\"";
             },
             ""));
-    app.add_option("--repeat", options.repeats, "Runs of each test that count")->check(whole_number(1, 1000));
-    app.add_option("--device", options.device, "CUDA's number of the GPU")->check(whole_number(0, 63));
+    app.add_option("--repeat", options.repeats, "Runs of each test that count")
+        ->check(runner::number_range(1, 1000, "1 to 1000"));
+    app.add_option("--device", options.device, "CUDA's number of the GPU")
+        ->check(runner::number_range(0, 63, "0 to 63"));
     app.add_option("--threads", options.threads, "Host threads that load a file")
         ->default_str("all cores")
-        ->check(whole_number(1, 1024));
+        ->check(runner::number_range(1, 1024, "1 to 1024"));
     app.add_option("--upload-mib", options.upload_mib,
                    "MiB of each of the four buffers that a file goes through")
-        ->check(whole_number(1, 1024));
+        ->check(runner::number_range(1, 1024, "1 to 1024"));
     runner::add_vram_limit_option(app, options.vram_limit, "The most device memory to use");
     app.add_option("--json", options.json, "Add the rows to a file of results, in place of earlier ones")
         ->type_name("FILE");

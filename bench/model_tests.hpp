@@ -1,6 +1,7 @@
 // The tests of gg-bench-model by name.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 #include <string>

@@ -7,9 +7,9 @@
 #include <optional>
 
 #include "commands.hpp"
-#include "compute.hpp"
 #include "gg/core/error.hpp"
 #include "model_file.hpp"
+#include "option_values.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 #include "signals.hpp"
@@ -17,8 +17,8 @@
 #if defined(GG_WITH_CUDA)
 #include "gg/cuda/device.hpp"
 #include "gg/cuda/device_headers.hpp"
-#include "gg/cuda/engine.hpp"
 #include "gg/cuda/kernel_cache.hpp"
+#include "gg/cuda/model_units.hpp"
 #endif
 
 namespace gg::runner {

@@ -4,7 +4,6 @@
 #include "compute_cuda.hpp"
 #include "gg/core/error.hpp"
 #include "gg/inference.hpp"
-#include "memory_size.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 
@@ -24,35 +23,18 @@ std::string with_host(std::string message, bool has_remedy) {
     return message + (has_remedy ? " Or use --device host." : " Use --device host.");
 }
 
-/// The steps of loading, one progress bar after the other.
-class LoadProgress {
-  public:
-    void update(std::string_view what, std::uint64_t done, std::uint64_t total) {
-        if (!bar_ || what != what_) {
-            bar_.reset();  // wipes its line
-            what_ = what;
-            bar_.emplace(what_, total);
-        }
-        bar_->update(done);
-    }
-    void note(const std::string& text) {
-        bar_.reset();
-        print_note(text);
-    }
-
-  private:
-    std::string what_;
-    std::optional<Progress> bar_;
-};
-
 /// Loads with progress on standard error. On a GPU a file that is wrong in itself is wrong on the host too;
 /// other failures name the host.
 std::unique_ptr<Model> load_with_progress(const gguf::File& file, const DeviceChoice& device) {
-    LoadProgress progress;
+    StepsProgress progress;
     const LoadOptions options{.threads = device.threads,
                               .progress = [&](std::string_view what, std::uint64_t done,
                                               std::uint64_t total) { progress.update(what, done, total); },
-                              .note = [&](const std::string& text) { progress.note(text); }};
+                              .note =
+                                  [&](const std::string& text) {
+                                      progress.wipe();
+                                      print_note(text);
+                                  }};
     try {
         return gg::load_model(file, device.place, gpu_backend(device.memory_limit), options);
     } catch (const Error& error) {
@@ -62,16 +44,6 @@ std::unique_ptr<Model> load_with_progress(const gguf::File& file, const DeviceCh
 }
 
 }  // namespace
-
-CLI::Validator number_range(double low, double high, const std::string& text) {
-    return CLI::Validator(
-        [low, high, text](std::string& word) {
-            double value = 0;
-            const bool good = CLI::detail::lexical_cast(word, value) && value >= low && value <= high;
-            return good ? std::string() : "expected " + text + ", found " + word;
-        },
-        "");
-}
 
 void add_compute_options(CLI::App& command, ComputeOptions& options) {
     command

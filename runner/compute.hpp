@@ -4,10 +4,10 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "gg/model/device_choice.hpp"
+#include "option_values.hpp"
 
 namespace gg::runner {
 
@@ -19,9 +19,6 @@ struct ComputeOptions {
 };
 
 void add_compute_options(CLI::App& command, ComputeOptions& options);
-
-/// A validator for numbers from `low` to `high`; a NaN is none.
-CLI::Validator number_range(double low, double high, const std::string& text);
 
 /// Where a model will run.
 struct DeviceChoice {

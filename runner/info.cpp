@@ -11,8 +11,8 @@
 #include "gg/cuda/memory_plan.hpp"
 #include "gg/host/memory_plan.hpp"
 #include "gg/text/chat.hpp"
-#include "memory_size.hpp"
 #include "model_file.hpp"
+#include "option_values.hpp"
 #include "output.hpp"
 #include "sha256.hpp"
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -28,6 +29,25 @@ class Progress {
     bool terminal_;
     bool drawn_ = false;
     Clock::time_point next_;
+};
+
+/// The steps of a piece of work, each with its own total: one Progress after the other.
+class StepsProgress {
+  public:
+    void update(std::string_view step, std::uint64_t done, std::uint64_t total) {
+        if (!progress_ || step != step_) {
+            wipe();
+            step_ = step;
+            progress_.emplace(step_, total);
+        }
+        progress_->update(done);
+    }
+    /// Before something else is printed.
+    void wipe() { progress_.reset(); }
+
+  private:
+    std::string step_;
+    std::optional<Progress> progress_;
 };
 
 }  // namespace gg::runner

@@ -7,10 +7,10 @@
 #include <memory>
 
 #include "commands.hpp"
-#include "compute.hpp"
 #include "gg/host/thread_pool.hpp"
 #include "gg/model/quantize.hpp"
 #include "model_file.hpp"
+#include "option_values.hpp"
 #include "output.hpp"
 #include "output_path.hpp"
 #include "progress.hpp"

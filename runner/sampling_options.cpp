@@ -3,7 +3,7 @@
 #include <string_view>
 
 #include "commands.hpp"
-#include "compute.hpp"
+#include "option_values.hpp"
 
 namespace gg::runner {
 

@@ -6,10 +6,10 @@
 #include <system_error>
 
 #include "commands.hpp"
-#include "compute.hpp"
 #include "gg/host/thread_pool.hpp"
 #include "gg/model/synthesize.hpp"
 #include "model_file.hpp"
+#include "option_values.hpp"
 #include "output.hpp"
 #include "output_path.hpp"
 #include "progress.hpp"

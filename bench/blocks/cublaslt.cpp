@@ -86,8 +86,8 @@ CublasLt::Product::Product(const CublasLt& library, const Shape& s, const void* 
     library_.preference_destroy_(preference);
     library_.check(status, "its heuristic");
     cuda::check(cudaDeviceSynchronize(), "making the data of a product");
-    const Stream stream;
-    const Event begin, end;
+    const cuda::Stream stream;
+    const TimedEvent begin, end;
     double least = 0;
     for (int i = 0; i < count; ++i) {
         if (found[i].state != CUBLAS_STATUS_SUCCESS ||

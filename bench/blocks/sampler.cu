@@ -103,7 +103,7 @@ Peer measure_sort(const Bench& bench, const float* logits, int expected) {
 Result draw(const Bench& bench, const text::SamplerOptions& options, int rows) {
     const Draw draw(options, rows);
     const std::vector<float> logits = draw.host_logits(0);  // waits for the data
-    const Stream stream;
+    const cuda::Stream stream;
     draw.enqueue(stream, false);
     const std::vector<int> found = draw.ids();
     Check check("the host's sampler");

@@ -1,4 +1,4 @@
-// Amounts of memory on the command line.
+// Numbers and amounts of memory on the command line.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -7,6 +7,9 @@
 #include <string>
 
 namespace gg::runner {
+
+/// A validator for numbers from `low` to `high`, which `text` says in words; a NaN is none.
+CLI::Validator number_range(double low, double high, const std::string& text);
 
 /// "16GiB", "24GB", "15.5GiB", "800MiB", "17179869184" in bytes; nothing for any other text, for 0 and for
 /// what 63 bits do not hold.

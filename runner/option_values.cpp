@@ -1,4 +1,4 @@
-#include "memory_size.hpp"
+#include "option_values.hpp"
 
 #include <charconv>
 #include <cmath>
@@ -6,6 +6,16 @@
 #include <utility>
 
 namespace gg::runner {
+
+CLI::Validator number_range(double low, double high, const std::string& text) {
+    return CLI::Validator(
+        [low, high, text](std::string& word) {
+            double value = 0;
+            const bool good = CLI::detail::lexical_cast(word, value) && value >= low && value <= high;
+            return good ? std::string() : "expected " + text + ", found " + word;
+        },
+        "");
+}
 
 std::optional<std::uint64_t> parse_memory_size(const std::string& text) {
     constexpr std::pair<std::string_view, double> units[] = {
