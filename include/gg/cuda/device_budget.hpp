@@ -55,7 +55,6 @@ class DeviceBudget {
 
     /// The limit, or the device's memory where that is less or there is no limit.
     std::uint64_t total() const { return limit_ == 0 ? device_bytes_ : std::min(limit_, device_bytes_); }
-    std::uint64_t overhead() const { return overhead_; }
     std::uint64_t reserved() const { return reserved_; }
     /// What can still be reserved.
     std::uint64_t available() const {

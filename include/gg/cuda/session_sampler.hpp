@@ -43,8 +43,6 @@ class SessionSampler {
     std::uint64_t bytes() const {
         return blocked_.bytes() + recent_.bytes() + incoming_.bytes() + state_.bytes();
     }
-    /// Draws that count so far.
-    std::uint64_t steps() const { return start_.step; }
 
     /// Whether a draw was enqueued that nobody has taken.
     bool ahead() const { return enqueued_ != taken_; }

@@ -83,17 +83,6 @@ class MappedFile {
     /// Tells the system that the file is about to be read from front to back. A hint: never fails.
     void advise_sequential() const { state_->advise(state_->data, state_->size, MADV_SEQUENTIAL); }
 
-    /// Tells the system that these bytes of the mapping will be wanted soon. A hint: never fails; a range
-    /// that is not within the mapping is ignored.
-    void will_need(std::span<const std::byte> range) const {
-        const auto begin = reinterpret_cast<std::uintptr_t>(range.data());
-        const auto first = reinterpret_cast<std::uintptr_t>(state_->data);
-        if (begin < first || range.size() > state_->size || begin - first > state_->size - range.size())
-            return;
-        const std::uint64_t into_page = begin % static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-        state_->advise(range.data() - into_page, range.size() + into_page, MADV_WILLNEED);
-    }
-
   private:
     struct State {
         explicit State(const std::filesystem::path& p) : path(p), name(p.string()) {}
