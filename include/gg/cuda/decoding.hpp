@@ -8,8 +8,10 @@
 // anew, and if a session has no token drawn ahead, one draw comes before the step.
 #pragma once
 
-#include <optional>
+#include <algorithm>
+#include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "gg/cuda/engine.hpp"

@@ -1,6 +1,8 @@
 // Loads a model of any family that gg knows onto a GPU.
 #pragma once
 
+#include <memory>
+
 #include "gg/cuda/model.hpp"
 
 namespace gg::cuda {

@@ -33,8 +33,8 @@ struct LoadOptions {
     std::vector<std::string> compile_options = {};  ///< more options for the compiler
     /// Whose file is loaded, if its weights are random: they are made on the device.
     const SyntheticFile* synthetic = nullptr;
-    std::size_t upload_bytes = std::size_t{8}
-                               << 20;  ///< of each of the pinned buffers that weights go through
+    /// Of each of the pinned buffers that weights go through.
+    std::size_t upload_bytes = std::size_t{8} << 20;
     /// What is being done, and how far it is.
     std::function<void(std::string_view what, std::uint64_t done, std::uint64_t total)> progress = {};
     /// Told what a user should know: conversions of weights, a cache that cannot be used.

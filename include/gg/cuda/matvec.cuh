@@ -3,17 +3,16 @@
 // tiles are added in a fixed order, and the stage says what becomes of a finished sum.
 //
 // A Stream says in which order tiles are multiplied:
-//   Place at(int tile)          where the tile with this number is: has `row`, the row of tiles, counted on
-//   over
-//                               all matrices
+//   Place at(int tile)          where the tile with this number is: has `row`, the row of tiles, counted
+//                               on over all matrices
 //   advance(Place&)             the next tile
 //   columns()                   tiles in a row
 //   const unsigned char* address(Place)
 //   int contiguous(Place)       tiles from here that lie one behind the other in memory
 // Activations say what operand B is:
-//   load(const Place&, int block, uint4 (&x)[planes])   columns 8t to 8t + 7 of 32-column block `block` of
-//   the
-//                               tile's columns, of row min(g, rows - 1)
+//   load(const Place&, int block, uint4 (&x)[planes])
+//                               columns 8t to 8t + 7 of 32-column block `block` of the tile's columns, of
+//                               row min(g, rows - 1)
 //   ahead                       whether to load a tile's activations before the tile before it is used
 // Bytes moved: the matrix once; activations as the stage has them.
 #pragma once

@@ -72,7 +72,7 @@ struct DecodeBuffers {
     Row* row_list = nullptr;
 };
 
-/// Plans the buffers of steps of up to `rows` rows on a chip of `multiprocessors`.
+/// Plans the buffers of steps of up to `row_count` rows on a chip of `multiprocessors`.
 inline void plan_decode(WorkspacePlan& workspace, DecodeBuffers& out, const Dims& d, const PartialSums& sums,
                         int multiprocessors, int row_count) {
     const auto size = [](int n) { return static_cast<std::uint64_t>(n); };
@@ -148,7 +148,7 @@ inline void plan_prefill(WorkspacePlan& workspace, PrefillBuffers& out, const Di
     workspace.plan(out.logits, std::uint64_t{cuda_scored_rows} * size(d.vocabulary));
 }
 
-/// Bytes of those buffers.
+/// Bytes of the buffers of a decoding step, and of reading a prompt.
 inline std::uint64_t decode_bytes(const Dims& dims, const PartialSums& sums, int multiprocessors, int rows) {
     WorkspacePlan workspace;
     DecodeBuffers buffers;

@@ -12,15 +12,15 @@ struct MemoryPlan {
     int context = 0;
     int sessions = 1;
     std::uint64_t weights = 0;  ///< on the host those of the file, which are mapped
-    std::uint64_t loading =
-        0;                    ///< beside the weights while they are loaded; freed before anything is computed
+    /// Beside the weights while they are loaded; freed before anything is computed.
+    std::uint64_t loading = 0;
     std::uint64_t cache = 0;  ///< keys and values of one session
     /// Workspace, by what needs it. A host session has one scratch space for everything, counted as reading.
     std::uint64_t decoding = 0;  ///< steps of a few tokens
     std::uint64_t reading = 0;   ///< prompts
     std::uint64_t drawing = 0;   ///< the next tokens, and the logits that sessions keep
-    std::uint64_t overhead =
-        0;  ///< what the driver takes for itself: context, kernels, graphs; 0 on the host
+    /// What the driver takes for itself: context, kernels, graphs; 0 on the host.
+    std::uint64_t overhead = 0;
 
     /// The caches of all sessions.
     std::uint64_t caches() const { return cache * static_cast<std::uint64_t>(sessions); }

@@ -1,8 +1,9 @@
 // A model of random weights that takes no disk and hardly any memory: a parsed GGUF file whose header and
 // vectors are in memory and whose matrices are address space only. What lies at an address of a matrix is
 // told by its recipe, and whoever needs the bytes makes them (cuda/synthetic_source.hpp); the memory there
-// holds zeros. F32 tensors (norms, biases, sinks, routers, positions) are really there. All bytes, there or
-// made, are those of the file that `gg synth` writes of the same model and seed; it has no tokenizer.
+// holds zeros. F32 tensors (norms, biases, sinks, routers, positions) are really there. All tensors' bytes,
+// there or made, are those of the file that `gg synth` writes of the same model and seed. It has no
+// tokenizer.
 //
 // Errors: gg::Error out_of_memory if the system gives no address space.
 #pragma once
