@@ -17,6 +17,7 @@ if(NOT CMAKE_SCRIPT_MODE_FILE)
         COMMENT "device headers" VERBATIM)
     add_library(gg_cuda STATIC ${output})
     add_library(gg::cuda ALIAS gg_cuda)
+    set_target_properties(gg_cuda PROPERTIES POSITION_INDEPENDENT_CODE TRUE)  # for shared libraries too
     target_link_libraries(gg_cuda PUBLIC gg::gg CUDA::cudart_static ${CMAKE_DL_LIBS})
     return()
 endif()
