@@ -10,14 +10,17 @@
 // of gg/cuda/gpu_backend.hpp, in a program that links the CMake target gg::cuda.
 #pragma once
 
-#include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "gg/core/bytes_text.hpp"
 #include "gg/host/load.hpp"
 #include "gg/model/device_choice.hpp"
 #include "gg/text/tokenizer.hpp"
@@ -86,7 +89,7 @@ class Inference {
             throw Error(ErrorCode::out_of_memory,
                         {.field = "context",
                          .expected = "at most " + std::to_string(fits) + " tokens in the " +
-                                     std::to_string(*model_->available_bytes()) + " bytes of " +
+                                     bytes_text(*model_->available_bytes()) + " of " +
                                      std::string(model_->memory_name()) + " that are left",
                          .found = std::to_string(wanted),
                          .next_step = fits > 0 ? "Make the context smaller." : ""});

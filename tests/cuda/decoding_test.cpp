@@ -6,6 +6,7 @@
 
 #include "cuda/subject.hpp"
 #include "gg/cuda/device_memory.hpp"
+#include "host/subject.hpp"
 
 using namespace cuda_test;
 using gg::ErrorCode;
@@ -38,15 +39,6 @@ std::unique_ptr<gg::Session> start(const Subject& subject, const SamplerOptions&
 Ids decode(gg::Session& session, int count) {
     Ids ids;
     for (int i = 0; i < count; ++i) ids.push_back(session.decode());
-    return ids;
-}
-
-Ids draw_and_append(gg::Session& session, int count) {
-    Ids ids;
-    for (int i = 0; i < count; ++i) {
-        ids.push_back(session.sample());
-        session.prefill({&ids.back(), 1});
-    }
     return ids;
 }
 
@@ -104,29 +96,29 @@ TEST_CASE("decode draws and appends what drawing and appending apart do") {
         for (const SamplerOptions& options : {greedy, penalised, all_ids}) {
             CAPTURE(name, options.seed);
             const auto apart = start(subject, options), together = start(subject, options);
-            CHECK(decode(*together, 40) == draw_and_append(*apart, 40));
+            CHECK(decode(*together, 40) == host_test::reply(*apart, 40));
             CHECK(together->position() == apart->position());
             CHECK(same_bits(Logits{logits_of(*together)}, Logits{logits_of(*apart)}));
             // A draw ahead is the next draw, whoever asks for it, and each draw is one step.
             CHECK(together->sample() == apart->sample());
             CHECK(together->sample() == apart->sample());
-            CHECK(decode(*together, 5) == draw_and_append(*apart, 5));
+            CHECK(decode(*together, 5) == host_test::reply(*apart, 5));
             // Other tokens than those drawn ahead, by every way to append.
             for (const int count : {1, 5, 20}) {
                 const auto tokens = subject.tokens(count, 77);
                 together->prefill(tokens);
                 apart->prefill(tokens);
-                CHECK(decode(*together, 5) == draw_and_append(*apart, 5));
+                CHECK(decode(*together, 5) == host_test::reply(*apart, 5));
             }
             for (gg::Session* session : {together.get(), apart.get()}) {
                 session->set_sampling(penalised, [](std::int32_t id) { return id % 2 == 0; });
             }
-            CHECK(decode(*together, 10) == draw_and_append(*apart, 10));
+            CHECK(decode(*together, 10) == host_test::reply(*apart, 10));
             for (gg::Session* session : {together.get(), apart.get()}) {
                 session->reset();
                 session->prefill(subject.tokens(9, 78));
             }
-            CHECK(decode(*together, 10) == draw_and_append(*apart, 10));
+            CHECK(decode(*together, 10) == host_test::reply(*apart, 10));
             CHECK(same_bits(Logits{logits_of(*together)}, Logits{logits_of(*apart)}));
         }
     }

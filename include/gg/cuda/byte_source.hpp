@@ -7,11 +7,13 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <exception>
 #include <mutex>
 #include <vector>
 
 #include "gg/cuda/device_memory.hpp"
+#include "gg/cuda/stream.hpp"
 #include "gg/gguf/file.hpp"
 #include "gg/host/thread_pool.hpp"
 
@@ -37,16 +39,16 @@ class FileSource final : public ByteSource {
     /// The file and the pool outlive this, and streams what they were given.
     FileSource(const gguf::File& file, const Options& options)
         : file_(file), options_(options), buffers_(static_cast<std::size_t>(options.buffers)) {
-        for (Buffer& buffer : buffers_) {
+        for (Buffer& buffer : buffers_)
             buffer.memory = PinnedBuffer(options.buffer_bytes, "a buffer for loading weights");
-            check(cudaEventCreateWithFlags(&buffer.copied, cudaEventDisableTiming), "creating an event");
-        }
     }
     FileSource(const FileSource&) = delete;
     FileSource& operator=(const FileSource&) = delete;
     ~FileSource() override {
-        for (Buffer& buffer : buffers_)  // copies still read the buffers
-            if (buffer.copied != nullptr) cudaEventSynchronize(buffer.copied);
+        try {
+            for (const Buffer& buffer : buffers_) buffer.copied.wait();  // copies still read the buffers
+        } catch (const Error&) {  // of the device: whoever waits for the stream is told
+        }
     }
 
     void bring(const std::byte* from, std::size_t bytes, unsigned char* to, cudaStream_t stream) override {
@@ -54,25 +56,18 @@ class FileSource final : public ByteSource {
             const std::size_t n = std::min(options_.buffer_bytes, bytes - done);
             Buffer& buffer = buffers_[turn_];
             turn_ = (turn_ + 1) % buffers_.size();
-            check(cudaEventSynchronize(buffer.copied), "copying weights to the device");
+            buffer.copied.wait();
             fill(buffer.memory.data(), from + done, n);
             check(cudaMemcpyAsync(to + done, buffer.memory.data(), n, cudaMemcpyHostToDevice, stream),
                   "copying weights to the device");
-            check(cudaEventRecord(buffer.copied, stream), "recording an event");
+            buffer.copied.record(stream);
         }
     }
 
   private:
     struct Buffer {
         PinnedBuffer memory;
-        cudaEvent_t copied = nullptr;  ///< after the last copy from it
-
-        Buffer() = default;
-        Buffer(const Buffer&) = delete;
-        Buffer& operator=(const Buffer&) = delete;
-        ~Buffer() {
-            if (copied != nullptr) cudaEventDestroy(copied);
-        }
+        Event copied;  ///< after the last copy from it
     };
 
     void fill(std::byte* to, const std::byte* from, std::size_t bytes) {

@@ -41,6 +41,8 @@ struct DeviceInfo {
     }
     /// Whether gg has code for it.
     bool usable() const { return major >= 8; }
+    /// For messages: "NVIDIA H100 (cuda:0)".
+    std::string text() const { return name + " (cuda:" + std::to_string(index) + ")"; }
 };
 
 /// What is known about GPUs and their driver.

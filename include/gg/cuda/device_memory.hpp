@@ -15,6 +15,13 @@
 
 namespace gg::cuda {
 
+/// Bytes of the current device's memory that nobody has taken.
+inline std::uint64_t free_device_memory() {
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking for the free device memory");
+    return free;
+}
+
 /// `count` elements of device memory, uninitialised; freed at the end. Freeing waits for the device.
 template <class T>
 class DeviceBuffer {

@@ -5,57 +5,27 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "gg/cuda/common_units.hpp"
 #include "gg/cuda/decode.hpp"
 #include "gg/cuda/kernel_cache.hpp"
 #include "gg/cuda/load_options.hpp"
 #include "gg/cuda/memory_plan.hpp"
+#include "gg/cuda/model_units.hpp"
 #include "gg/cuda/prefill.hpp"
 #include "gg/cuda/sampler_args.hpp"
 #include "gg/cuda/stream.hpp"
 #include "gg/cuda/synthetic_source.hpp"
 
 namespace gg::cuda {
-
-namespace detail {
-
-/// All units of a model: its own kernels, and those that every model has.
-template <class Family>
-std::vector<KernelUnit> all_units(const Dims& dims, const ModelFormats& formats, const Target& target) {
-    std::vector<KernelUnit> units = kernel_units<Family>(dims, formats, target);
-    std::set<DType> targets = {formats.head};
-    for (const std::vector<BranchFormats>& layer : formats.layers)
-        for (const BranchFormats& branch : layer) targets.insert({branch.first, branch.second});
-    for (KernelUnit& unit : common_units({targets.begin(), targets.end()})) units.push_back(std::move(unit));
-    return units;
-}
-
-}  // namespace detail
-
-/// The units of source text that a file's model needs on a chip.
-inline std::vector<CompileUnit> model_units(const gguf::File& file, const Target& target) {
-    return with_family(file, [&](auto family) {
-        using Family = decltype(family);
-        const Dims dims = Family::read_dims(file);
-        host::VectorStorage vectors;
-        ModelWeights<Family, host::HostStore> weights;
-        host::bind_weights(file, dims, weights, vectors);
-        std::vector<CompileUnit> units;
-        for (KernelUnit& unit : detail::all_units<Family>(dims, model_formats<Family>(weights), target))
-            units.push_back(std::move(unit.unit));
-        return units;
-    });
-}
 
 template <class Family>
 class Engine {
@@ -71,13 +41,12 @@ class Engine {
         require_supported(file);
         const Target target{device.architecture(), device.multiprocessors};
         const ModelFormats formats = model_formats<Family>(bound);
-        planner_.emplace(MemoryPlanner::of<Family>(bound, info_.dims, formats, target));
-        budget_.emplace(device.name + " (cuda:" + std::to_string(device.index) + ")", device.total_bytes,
-                        options.memory_limit);
-        require_model(*budget_, *planner_, file.name());
+        const MemoryPlanner planner = MemoryPlanner::of<Family>(bound, info_.dims, formats, target);
+        budget_.emplace(device.text(), device.total_bytes, options.memory_limit);
+        require_model(*budget_, planner, file.name());
         note_conversions(file, bound);
         compile(detail::all_units<Family>(info_.dims, formats, target), target, options);
-        keep(planner_->plan(1).weights, "the model's weights");
+        keep(planner.plan(1).weights, "the model's weights");
         {
             const Reservation buffers = budget_->reserve(loading_bytes, "the buffers for loading weights");
             load_weights(file, bound, options);
@@ -88,7 +57,7 @@ class Engine {
         early_ = launches_early(target) && launches_ == Launches::early_graph;
         parts_.emplace(ModelParts<Family>{info_.dims, target, formats, *weights_, *kernels_,
                                           layer_places<Family>(info_.dims), frequencies_.data(), magnitude_});
-        keep(planner_->plan(1).decoding, "the workspace of decoding");
+        keep(planner.plan(1).decoding, "the workspace of decoding");
         for (int v = 0; v < decode_variants; ++v)
             steps_[v] = std::make_unique<DecodeStep<Family>>(*parts_, v, overflows_.data(), *stream_);
         keep(drawing_bytes(info_.dims), "the workspace of drawing tokens");
@@ -101,17 +70,15 @@ class Engine {
     Engine& operator=(const Engine&) = delete;
 
     const ModelInfo& info() const { return info_; }
-    const MemoryPlanner& planner() const { return *planner_; }
     /// What the model and its sessions may use of the device, and what they have reserved.
     DeviceBudget& budget() { return *budget_; }
-    const DeviceBudget& budget() const { return *budget_; }
     cudaStream_t stream() const { return *stream_; }
     int device() const { return device_; }
     /// Makes this model's device the calling thread's.
     void use_device() const { check(cudaSetDevice(device_), "choosing the device"); }
     void synchronise() const { check(cudaStreamSynchronize(*stream_), "computing on the device"); }
 
-    /// A prompt is read in this many rows at a time.
+    /// Reads prompts; there is none before reserve_prefill().
     const PrefillStep<Family>& prefill() const { return *prefill_; }
     /// Makes the workspace for reading prompts of `rows` rows at a time, if it is smaller.
     void reserve_prefill(int rows) {
@@ -320,7 +287,6 @@ class Engine {
     bool early_ = false, noted_ = false;
     ModelInfo info_;
     std::optional<Stream> stream_;
-    std::optional<MemoryPlanner> planner_;
     std::optional<DeviceBudget> budget_;
     std::vector<Reservation> kept_;
     Reservation prefill_memory_;

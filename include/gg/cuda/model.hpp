@@ -1,8 +1,12 @@
 // A loaded model on a GPU, as gg::Model has it.
 #pragma once
 
+#include <algorithm>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "gg/cuda/decoding.hpp"
@@ -14,20 +18,16 @@ template <class Family>
 class CudaModel final : public Model {
   public:
     CudaModel(const gguf::File& file, const LoadOptions& options, const DeviceInfo& device)
-        : file_(file),
-          engine_(file, options, device),
-          decoding_(engine_),
-          device_(device.name + " (cuda:" + std::to_string(device.index) + ")") {}
+        : file_(file), engine_(file, options, device), decoding_(engine_), device_(device.text()) {}
 
     const ModelInfo& info() const override { return engine_.info(); }
     int chunk() const override { return cuda_prefill_chunk; }
     std::uint64_t session_bytes(int context) const override { return engine_.session_bytes(context); }
     std::optional<std::uint64_t> available_bytes() const override {
         engine_.use_device();
-        std::size_t free = 0, total = 0;
-        check(cudaMemGetInfo(&free, &total), "asking for the free device memory");
-        constexpr std::size_t reserve = std::size_t{128} << 20;  // what the driver may still take
-        return std::min<std::uint64_t>(engine_.budget().available(), free > reserve ? free - reserve : 0);
+        const std::uint64_t free = free_device_memory();
+        constexpr std::uint64_t reserve = std::uint64_t{128} << 20;  // what the driver may still take
+        return std::min(engine_.budget().available(), free > reserve ? free - reserve : 0);
     }
     std::string_view memory_name() const override { return "GPU memory"; }
     std::unique_ptr<Session> session(int context) const override {

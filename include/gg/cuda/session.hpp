@@ -46,13 +46,14 @@ class CudaSession final : public Session {
         begin(tokens);
         while (!tokens.empty()) {
             const auto piece = begin_piece(tokens);
-            if (piece.size() <= std::size_t(engine_.step(decode_variants - 1).rows()))
+            const int count = static_cast<int>(piece.size());
+            if (count <= decode_rows[decode_variants - 1]) {
                 enqueue_fused(piece);
-            else
+            } else {
                 enqueue(piece);
-            if (piece.size() > std::size_t(engine_.step(decode_variants - 1).rows()) && tokens.empty())
-                engine_.prefill().enqueue_head(engine_.stream(), static_cast<int>(piece.size()) - 1, 1,
-                                               logits_.data());
+                if (tokens.empty())
+                    engine_.prefill().enqueue_head(engine_.stream(), count - 1, 1, logits_.data());
+            }
             append(piece);
         }
         history_.set_logits();
@@ -99,7 +100,7 @@ class CudaSession final : public Session {
     }
 
     std::int32_t sample() override {
-        require_sampling();
+        require_sampling(sampler_.has_value());
         history_.require_logits();
         engine_.use_device();
         const bool drawn = sampler_->goes_on();
@@ -171,13 +172,9 @@ class CudaSession final : public Session {
         history_.append(tokens);
     }
 
-    void require_sampling() const {
-        if (!sampler_)
-            throw Error(ErrorCode::invalid_request, "no sampling options: expected set_sampling before");
-    }
     /// Throws what keeps the session from drawing and appending a token.
     void require_step() {
-        require_sampling();
+        require_sampling(sampler_.has_value());
         history_.require_logits();
         history_.require_room(1);
         file_.require_whole();

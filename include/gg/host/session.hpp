@@ -83,12 +83,12 @@ class HostSession final : public Session {
     }
 
     std::int32_t sample() override {
-        require_sampling();
+        require_sampling(sampler_.has_value());
         return sampler_->sample(logits());
     }
 
     std::int32_t decode() override {
-        require_sampling();
+        require_sampling(sampler_.has_value());
         settle();
         history_.require_logits();
         history_.require_room(1);
@@ -139,11 +139,6 @@ class HostSession final : public Session {
 
     const Dims& dims() const { return model_.info.dims; }
     Rows logits_rows() const { return {logits_.data(), 1, dims().vocabulary, row_stride(dims().vocabulary)}; }
-
-    void require_sampling() const {
-        if (!sampler_)
-            throw Error(ErrorCode::invalid_request, "no sampling options: expected set_sampling before");
-    }
 
     /// Computes what decode() has appended.
     void settle() {

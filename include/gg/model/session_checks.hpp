@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,11 @@ inline void require_context(const Dims& dims, int context) {
     if (context >= 1 && context <= dims.context) return;
     throw Error(ErrorCode::invalid_request, "context: expected 1 to " + std::to_string(dims.context) +
                                                 ", found " + std::to_string(context));
+}
+
+/// Throws invalid_request unless set_sampling() was called.
+inline void require_sampling(bool called) {
+    if (!called) throw Error(ErrorCode::invalid_request, "no sampling options: expected set_sampling before");
 }
 
 /// The fewest tokens that a fork of a session may begin with. A layer with a window keeps a ring of keys:
