@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "gg/cuda/common_units.hpp"
 #include "gg/cuda/decode.hpp"
 #include "gg/cuda/kernel_cache.hpp"
 #include "gg/cuda/load_options.hpp"
