@@ -119,15 +119,12 @@ Json describe_gpu_memory(const Dims& dims, const cuda::MemoryPlanner& planner,
 }
 
 /// Adds what concerns GPUs. The file's vectors are read once for all of it.
-void describe_for_gpu(const gguf::File& file, const Dims& dims, std::uint64_t limit, Json& json) {
+void describe_for_gpu(const gguf::File& file, std::uint64_t limit, Json& json) {
     const std::optional<GpuDescription> gpu = describe_gpu();
     const cuda::Target target =
         gpu ? cuda::Target{gpu->architecture, gpu->multiprocessors} : cuda::largest_target();
-    with_family(file, [&](auto family) {
+    host::with_bound_weights(file, [&](auto family, const Dims& dims, const auto& weights) {
         using Family = decltype(family);
-        host::VectorStorage vectors;
-        ModelWeights<Family, host::HostStore> weights;
-        host::bind_weights(file, dims, weights, vectors);
         const auto planner =
             cuda::MemoryPlanner::of<Family>(weights, dims, cuda::model_formats<Family>(weights), target);
         json["gpu_memory"] = describe_gpu_memory(dims, planner, gpu, limit);
@@ -172,7 +169,7 @@ Json describe(const gguf::File& file, std::uint64_t vram_limit) {
         const ModelInfo info = describe_model(file);
         json["dims"] = describe_dims(info.dims);
         json["memory"] = describe_memory(info);
-        describe_for_gpu(file, info.dims, vram_limit, json);
+        describe_for_gpu(file, vram_limit, json);
     } catch (const Error& error) {
         json["problem"] = error.what();
     }

@@ -156,12 +156,8 @@ TEST_CASE("the plans of the goldens' weights are what they take on a GPU, to the
         CAPTURE(entry.path());
         const auto file = gg::gguf::File::open(entry.path());
         const std::uint64_t planned = MemoryPlanner::of(file, h100).plan(1).weights;
-        gg::with_family(file, [&](auto family) {
+        gg::host::with_bound_weights(file, [&](auto family, const gg::Dims& dims, const auto& bound) {
             using Family = decltype(family);
-            const gg::Dims dims = Family::read_dims(file);
-            gg::host::VectorStorage vectors;
-            gg::ModelWeights<Family, gg::host::HostStore> bound;
-            gg::host::bind_weights(file, dims, bound, vectors);
             // Without kernels and bytes: sizes alone.
             struct NoSource final : ByteSource {
                 void bring(const std::byte*, std::size_t, unsigned char*, cudaStream_t) override {}

@@ -35,12 +35,8 @@ class MemoryPlanner {
     /// Of a file of any family that gg has. Reads metadata and vectors. Refuses a file that does not fit its
     /// family.
     static MemoryPlanner of(const gguf::File& file, const Target& target) {
-        return with_family(file, [&](auto family) {
+        return host::with_bound_weights(file, [&](auto family, const Dims& dims, const auto& bound) {
             using Family = decltype(family);
-            const Dims dims = Family::read_dims(file);
-            host::VectorStorage vectors;
-            ModelWeights<Family, host::HostStore> bound;
-            host::bind_weights(file, dims, bound, vectors);
             return of<Family>(bound, dims, model_formats<Family>(bound), target);
         });
     }

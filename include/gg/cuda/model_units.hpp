@@ -28,12 +28,8 @@ std::vector<KernelUnit> all_units(const Dims& dims, const ModelFormats& formats,
 
 /// The units of source text that a file's model needs on a chip.
 inline std::vector<CompileUnit> model_units(const gguf::File& file, const Target& target) {
-    return with_family(file, [&](auto family) {
+    return host::with_bound_weights(file, [&](auto family, const Dims& dims, const auto& weights) {
         using Family = decltype(family);
-        const Dims dims = Family::read_dims(file);
-        host::VectorStorage vectors;
-        ModelWeights<Family, host::HostStore> weights;
-        host::bind_weights(file, dims, weights, vectors);
         std::vector<CompileUnit> units;
         for (KernelUnit& unit : detail::all_units<Family>(dims, model_formats<Family>(weights), target))
             units.push_back(std::move(unit.unit));

@@ -237,12 +237,8 @@ std::vector<Conversion> conversions(const gguf::File& file,
 
 /// The same for a file of any family that gg has. Refuses files whose tensors do not fit.
 inline std::vector<Conversion> conversions(const gguf::File& file) {
-    return with_family(file, [&](auto family) {
-        using Family = decltype(family);
-        host::VectorStorage vectors;
-        ModelWeights<Family, host::HostStore> weights;
-        host::bind_weights(file, Family::read_dims(file), weights, vectors);
-        return conversions<Family>(file, weights);
+    return host::with_bound_weights(file, [&](auto family, const Dims&, const auto& weights) {
+        return conversions<decltype(family)>(file, weights);
     });
 }
 

@@ -3,9 +3,11 @@
 
 #include <deque>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gg/host/store.hpp"
+#include "gg/model/families.hpp"
 #include "gg/model/tensor_directory.hpp"
 #include "gg/model/weights.hpp"
 
@@ -80,6 +82,20 @@ void bind_weights(const gguf::File& file, const Dims& dims, ModelWeights<Family,
     Binder binder(directory, vectors);
     visit_weights<Family>(binder, weights, dims);
     directory.finish();
+}
+
+/// Binds a file of any family that gg has, and calls f(family, dims, weights); what it returns must not point
+/// into the weights.
+template <class F>
+auto with_bound_weights(const gguf::File& file, F&& f) {
+    return with_family(file, [&](auto family) {
+        using Family = decltype(family);
+        const Dims dims = Family::read_dims(file);
+        VectorStorage vectors;
+        ModelWeights<Family, HostStore> weights;
+        bind_weights(file, dims, weights, vectors);
+        return f(family, dims, std::as_const(weights));
+    });
 }
 
 }  // namespace gg::host
