@@ -14,6 +14,7 @@
 #include "gg/cuda/model_kernels.hpp"
 #include "gg/cuda/places.hpp"
 #include "gg/cuda/prefill_args.hpp"
+#include "gg/cuda/stage_log.hpp"
 #include "gg/cuda/weights.hpp"
 #include "gg/cuda/workspace.hpp"
 #include "gg/cuda/workspace_sizes.hpp"
@@ -82,6 +83,28 @@ class DecodeStep {
                                                             parts_.weights.head.tiles, buffers_.row_list,
                                                             used_rows, overflows_},
                        early);
+    }
+
+    /// The kernels of a step in their order, with the bytes of weights that they read for one row.
+    std::vector<ChainKernel> chain() const {
+        std::vector<ChainKernel> list = {{embed_->kernel.name(), 0}};
+        for (std::size_t layer = 0; layer < kernels_.size(); ++layer) {
+            std::size_t i = 0;
+            for_each_branch<Layer>([&](auto r, auto b) {
+                using Branch = BranchOf<Layer, decltype(r)::value, decltype(b)::value>;
+                const BranchKernels& kernels = kernels_[layer][i];
+                const BranchTiles& tiles = parts_.weights.layers[layer][i++];
+                const int matrices = is_routed<Branch> ? parts_.dims.experts_used : 1;
+                const auto bytes = [&](const TileMatrix& m) {
+                    return static_cast<double>(m.bytes_per_matrix) * matrices;
+                };
+                list.push_back({kernels.first->kernel.name(), bytes(tiles.first)});
+                if constexpr (is_attention<Branch>) list.push_back({kernels.mix->kernel.name(), 0});
+                list.push_back({kernels.second->kernel.name(), bytes(tiles.second)});
+            });
+        }
+        list.push_back({head_->kernel.name(), static_cast<double>(parts_.weights.head.bytes_per_matrix)});
+        return list;
     }
 
   private:

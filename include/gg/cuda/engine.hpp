@@ -64,6 +64,7 @@ class Engine {
         keep(drawing_bytes(info_.dims), "the workspace of drawing tokens");
         sampler_workspace_ =
             DeviceBuffer<unsigned char>(drawing_bytes(info_.dims), "the workspace of drawing tokens");
+        if (options.stage_log != nullptr) options.stage_log->attach(*kernels_, steps_[0]->chain());
         drawn_row_ = DeviceBuffer<Row>(1, "a row to draw for");
         synchronise();
     }
@@ -225,6 +226,7 @@ class Engine {
         for (KernelUnit& unit : units) {
             unit.unit.options.insert(unit.unit.options.end(), options.compile_options.begin(),
                                      options.compile_options.end());
+            if (options.stage_log != nullptr) unit.unit.options.push_back("-DGG_STAMPS");
             sources.push_back(unit.unit);
         }
         KernelCacheOptions cache_options;

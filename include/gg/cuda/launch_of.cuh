@@ -2,7 +2,15 @@
 // and the kernel around it.
 #pragma once
 
+#include "gg/cuda/primitives.cuh"
 #include "gg/cuda/stage_args.hpp"
+#include "gg/cuda/stamps.hpp"
+
+#if defined(GG_STAMPS)
+extern "C" {
+__device__ gg::cuda::StampLog gg_stamp_log;
+}
+#endif
 
 namespace gg::cuda {
 
@@ -24,6 +32,25 @@ GG_HD constexpr int residency_of() {
         return Stage::blocks;
     else
         return 1;
+}
+
+/// Runs a stage; kernel `number` of its unit.
+template <class Stage>
+GG_DEVICE void run_stage([[maybe_unused]] unsigned number, const typename Stage::Args& args) {
+#if defined(GG_STAMPS)
+    const Size begin = global_time();
+    if (threadIdx.x == 0) waited_time() = begin;
+    Stage::run(args);
+    __syncthreads();
+    if (threadIdx.x != 0 || !gg_stamp_log.stamps) return;
+    const Size end = global_time();
+    const unsigned at = atomicAdd(gg_stamp_log.count, 1u);
+    if (at < gg_stamp_log.capacity)
+        gg_stamp_log.stamps[at] = {gg_stamp_log.unit * stamped_kernels + number,
+                                   blockIdx.x + gridDim.x * blockIdx.y, begin, waited_time(), end};
+#else
+    Stage::run(args);
+#endif
 }
 
 /// The largest of several numbers.

@@ -24,6 +24,8 @@ enum class Launches {
     plain         ///< one launch a kernel
 };
 
+class StageLog;
+
 struct LoadOptions {
     int device = 0;                            ///< as cudaSetDevice takes it
     std::uint64_t memory_limit = 0;            ///< the most device memory to use, bytes; 0: all of it
@@ -35,6 +37,8 @@ struct LoadOptions {
     const SyntheticFile* synthetic = nullptr;
     /// Of each of the pinned buffers that weights go through.
     std::size_t upload_bytes = std::size_t{8} << 20;
+    /// Given, kernels are compiled to note times in it; it outlives the model.
+    StageLog* stage_log = nullptr;
     /// What is being done, and how far it is.
     std::function<void(std::string_view what, std::uint64_t done, std::uint64_t total)> progress = {};
     /// Told what a user should know: conversions of weights, a cache that cannot be used.

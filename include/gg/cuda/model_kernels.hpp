@@ -12,6 +12,7 @@
 #include "gg/cuda/module.hpp"
 #include "gg/cuda/source.hpp"
 #include "gg/cuda/stage_args.hpp"
+#include "gg/cuda/stamps.hpp"
 
 namespace gg::cuda {
 
@@ -39,6 +40,7 @@ class ModelKernels {
         for (std::size_t i = 0; i < units.size(); ++i) {
             const Module& module = modules_.emplace_back(compiled[i].cubin, units[i].unit.name);
             const std::vector<std::string>& names = units[i].kernels;
+            names_.push_back(names);
             const Module::Global table = module.global("gg_launches");
             if (table.bytes != names.size() * sizeof(Launch))
                 throw Error(ErrorCode::internal,
@@ -65,7 +67,20 @@ class ModelKernels {
         return found->second;
     }
 
+    /// Lets kernels that were compiled with GG_STAMPS write to a log.
+    void set_stamps(StampLog log) const {
+        for (log.unit = 0; log.unit < modules_.size(); ++log.unit) {
+            const Module::Global global = modules_[log.unit].global("gg_stamp_log");
+            check(cudaMemcpy(global.address, &log, sizeof log, cudaMemcpyHostToDevice), "setting a log");
+        }
+    }
+    /// The name of a kernel in a stamp.
+    const std::string& name_of(const Stamp& stamp) const {
+        return names_[stamp.kernel / stamped_kernels][stamp.kernel % stamped_kernels];
+    }
+
   private:
+    std::vector<std::vector<std::string>> names_;  ///< by module
     std::vector<Module> modules_;
     std::map<std::string, StageKernel> kernels_;
 };

@@ -26,10 +26,26 @@ using Size = unsigned long long;
 // Dependent launch. Every block of every kernel in a chain calls wait_for_previous, and makes every global
 // write, and every read of what the chain wrote, after it.
 
+#if defined(GG_STAMPS)
+GG_DEVICE Size global_time() {
+    Size time;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(time)::"memory");
+    return time;
+}
+/// When the block's first thread had waited.
+GG_DEVICE Size& waited_time() {
+    __shared__ Size time;
+    return time;
+}
+#endif
+
 /// Returns when all kernels before this one in the stream have ended and their writes are visible.
 GG_DEVICE void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+#if defined(GG_STAMPS)
+    if (threadIdx.x == 0) waited_time() = global_time();
 #endif
 }
 

@@ -1,0 +1,170 @@
+// Where does the time of a decoding step go? Kernels that note when their blocks ran say it, stage by stage.
+//
+// A stage's time is from the end of the stage before it to its own end, so that all add up to the step. Of it,
+// `reach` passes until its first block has the results of the stage before, `work` is the rest. Weights that
+// were fetched before that count into the stage all the same, so its GB/s can exceed the ceiling.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ceilings.hpp"
+#include "gg/cuda/device_headers.hpp"
+#include "gg/cuda/load.hpp"
+#include "gg/cuda/stage_log.hpp"
+#include "gg/model/synthesize.hpp"
+#include "option_values.hpp"
+#include "output.hpp"
+#include "progress.hpp"
+#include "results.hpp"
+#include "signals.hpp"
+
+namespace {
+
+using namespace gg;
+using namespace gg::bench;
+
+struct Options {
+    std::string preset, file, json, commit;
+    int depth = 0, steps = 32, device = 0;
+};
+
+/// What was seen of the launches of one kernel, microseconds.
+struct Stage {
+    double bytes = 0;
+    int launches = 0;  ///< of a step
+    std::vector<double> time, reach, spread, early;
+};
+
+/// The launches of each step in their order; a step begins with the kernel that embeds the token.
+std::vector<std::vector<cuda::LaunchTimes>> steps_of(const std::vector<cuda::LaunchTimes>& launches,
+                                                     const std::string& first) {
+    std::vector<std::vector<cuda::LaunchTimes>> steps;
+    for (const cuda::LaunchTimes& launch : launches) {
+        if (launch.name == first) steps.emplace_back();
+        if (!steps.empty()) steps.back().push_back(launch);
+    }
+    return steps;
+}
+
+void report(const std::vector<cuda::LaunchTimes>& launches, const cuda::StageLog& log, double ceiling,
+            const std::string& model, std::vector<Row>& rows) {
+    std::map<std::string, double> bytes;
+    for (const cuda::ChainKernel& kernel : log.chain()) bytes[kernel.name] = kernel.bytes;
+    std::vector<std::string> order;
+    std::map<std::string, Stage> stages;
+    std::vector<double> totals;
+    auto steps = steps_of(launches, log.chain().front().name);
+    if (steps.size() > 2) steps = {steps.begin() + 1, steps.end() - 1};
+    for (const auto& step : steps) {
+        totals.push_back(static_cast<double>(step.back().end - step.front().begin) / 1e3);
+        std::map<std::string, int> count;
+        for (std::size_t i = 0; i < step.size(); ++i) {
+            const cuda::LaunchTimes& launch = step[i];
+            const std::uint64_t before = i == 0 ? launch.begin : step[i - 1].end;
+            const auto from = [&](std::uint64_t begin, std::uint64_t end) {
+                return (static_cast<double>(end) - static_cast<double>(begin)) / 1e3;
+            };
+            if (stages.find(launch.name) == stages.end()) order.push_back(launch.name);
+            Stage& stage = stages[launch.name];
+            stage.bytes = bytes[launch.name];
+            stage.launches = std::max(stage.launches, ++count[launch.name]);
+            stage.time.push_back(from(before, launch.end));
+            stage.reach.push_back(from(before, launch.first_waited));
+            stage.spread.push_back(from(launch.first_end, launch.end));
+            stage.early.push_back(from(launch.begin, before));
+        }
+    }
+    std::printf("%-34s %5s %9s %9s %9s %9s %9s %7s %9s\n", "stage", "times", "us", "us reach", "us spread",
+                "us early", "MB", "GB/s", "us a step");
+    for (const std::string& name : order) {
+        const Stage& s = stages[name];
+        const double time = measure_of(s.time).median;
+        std::printf("%-34s %5d %9.2f %9.2f %9.2f %9.2f %9.3f %7.0f %9.1f\n", name.c_str(), s.launches, time,
+                    measure_of(s.reach).median, measure_of(s.spread).median, measure_of(s.early).median,
+                    s.bytes / 1e6, s.bytes / time / 1e3, time * s.launches);
+        Row row{model, "stage " + name, measure_of(s.time), "us", s.bytes, {}};
+        if (s.bytes > 0) row.ceiling = s.bytes / ceiling / 1e3;
+        rows.push_back(row);
+    }
+    rows.push_back({model, "step with noted times", measure_of(totals), "us"});
+    std::printf("%-34s %5s %9.1f of %zu steps\n", "step", "", measure_of(totals).median, totals.size());
+}
+
+void run(const Options& options, Origin origin) {
+    if (!options.json.empty()) origin.commit = require_commit(options.commit, GG_SOURCE_DIR);
+    const cuda::DeviceInfo device = cuda::find_devices().at(options.device);
+    origin.device = device.name;
+    cuda::check(cudaSetDevice(device.index), "choosing the device");
+    std::optional<SyntheticFile> synthetic;
+    std::optional<gguf::File> opened;
+    if (!options.preset.empty())
+        synthetic = SyntheticFile::of_preset(options.preset);
+    else
+        opened = gguf::File::open(options.file);
+    const std::string name =
+        synthetic ? options.preset : std::filesystem::path(options.file).stem().string();
+    const double ceiling = read_ceiling(device, cuda::device_headers());
+    cuda::StageLog log;
+    cuda::LoadOptions loading;
+    loading.device = options.device;
+    loading.headers = cuda::device_headers();
+    loading.synthetic = synthetic ? &*synthetic : nullptr;
+    loading.stage_log = &log;
+    const std::unique_ptr<Model> model = cuda::load_model(synthetic ? synthetic->file() : *opened, loading);
+    const int prompt = std::max(options.depth, 16);
+    const auto session = model->session(prompt + options.steps + 16);
+    std::vector<std::int32_t> ids;
+    for (int i = 0; i < prompt; ++i) ids.push_back(i * 7919 % model->info().dims.vocabulary);
+    session->set_sampling({}, {});
+    session->prefill(ids);
+    for (int i = 0; i < 8; ++i) session->decode();
+    session->logits();
+    log.take();
+    for (int i = 0; i < options.steps; ++i) session->decode();
+    session->logits();
+    std::vector<Row> rows;
+    report(log.take(), log, ceiling, name, rows);
+    std::printf("reading device memory: %.1f GB/s\n", ceiling);
+    if (!options.json.empty()) write_json(options.json, origin, rows);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    runner::install_signal_handlers();
+    Options options;
+    CLI::App app("Measures the stages of a decoding step by times that the kernels note.", "gg-bench-stages");
+    app.option_defaults()->always_capture_default();
+    app.add_option("--preset", options.preset, "Shapes of a published model, random weights")
+        ->check(CLI::IsMember(
+            std::vector<std::string>(std::begin(synthetic_presets), std::end(synthetic_presets))));
+    app.add_option("-m,--model", options.file, "A GGUF file");
+    app.add_option("--depth", options.depth, "Tokens in front")->check(runner::number_range(0, 1e6, "0 or more"));
+    app.add_option("--steps", options.steps, "Steps")->check(runner::number_range(3, 200, "3 to 200"));
+    app.add_option("--device", options.device, "CUDA's number of the GPU")
+        ->check(runner::number_range(0, 63, "0 to 63"));
+    app.add_option("--json", options.json, "Add the rows to a file of results")->type_name("FILE");
+    app.add_option("--commit", options.commit, "What was built, where git cannot tell")->type_name("NAME");
+    try {
+        app.parse(argc, argv);
+        if (options.preset.empty() == options.file.empty()) throw CLI::RequiredError("one of --preset and -m");
+    } catch (const CLI::CallForHelp&) {
+        runner::write_output(app.help());
+        return 0;
+    } catch (const CLI::ParseError& error) {
+        runner::print_error(error.what() + std::string("\nSee gg-bench-stages --help."));
+        return 2;
+    }
+    try {
+        run(options, {{}, {}, command_text(argc, argv)});
+        return 0;
+    } catch (const std::exception& error) {
+        runner::print_error(error.what());
+        return 1;
+    }
+}
