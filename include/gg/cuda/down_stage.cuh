@@ -19,7 +19,9 @@ struct DownShape {
     static constexpr int matrix_columns = column_tiles(FeedForward::width);
     static constexpr MatvecShape shape =
         residual_shape(rows, Dims::hidden, FeedForward::width, FeedForward::most(rows), Tile<Format>::bytes,
-                       Dims::chip, next_experts);
+                       Tile<Format>::Operand::planes, Dims::chip, next_experts);
+    static constexpr int copied = copied_activation_bytes(Tile<Format>::Operand::planes, rows,
+                                                          FeedForward::width, FeedForward::most(rows));
     static constexpr MatvecPlan plan = plan_matvec(shape, Dims::chip);
 };
 
@@ -96,12 +98,15 @@ struct DownStage {
                                                      end - begin);
         wait_for_previous();
         const auto activations = [&] {
-            if constexpr (Feed::routed)
+            if constexpr (Shape::copied > 0)
+                return CopiedActivations<Operand, Feed::width, Feed::used>(
+                    args.h, Product::activations(shared), product.lane, plan.threads());
+            else if constexpr (Feed::routed)
                 return Activations(args.h, product.lane, args.used_rows, choice);
             else
                 return Activations(args.h, product.lane, args.used_rows);
         }();
-        const Router router(reinterpret_cast<float*>(Product::activations(shared)));
+        const Router router(reinterpret_cast<float*>(Product::activations(shared) + Shape::copied));
         product.run(feed, stream, activations, begin, end, end - begin,
                     [&](int first_row, int row_count, const Sum& sum) {
                         store_partial_sums<Shape, Dims::hidden>(

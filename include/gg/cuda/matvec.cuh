@@ -266,6 +266,34 @@ struct SharedActivations {
     }
 };
 
+/// Activations of one row that an earlier kernel of the chain wrote, [planes][matrices][operand_stride(width)],
+/// copied to shared memory: there every tile's are at hand, which from device memory take longer to come than
+/// a tile takes to multiply.
+template <class Operand, int width, int matrices = 1>
+struct CopiedActivations {
+    static constexpr bool ahead = false;
+    static constexpr int stride = operand_stride(width), plane = matrices * stride;
+    static constexpr int bytes = copied_activation_bytes(Operand::planes, 1, width, matrices);
+
+    const unsigned short* lane_base;
+
+    /// All threads of the block call it.
+    GG_DEVICE CopiedActivations(const unsigned short* from, unsigned char* shared, int lane, int threads) {
+        auto* to = reinterpret_cast<uint4*>(shared);
+        for (int i = static_cast<int>(threadIdx.x); i < bytes / 16; i += threads)
+            to[i] = load_cg(reinterpret_cast<const uint4*>(from) + i);
+        __syncthreads();
+        lane_base = reinterpret_cast<const unsigned short*>(shared) + 8 * (lane % 4);
+    }
+    template <class Place>
+    GG_DEVICE void load(const Place& place, int block, uint4 (&x)[Operand::planes]) const {
+        const unsigned short* from = lane_base + place.k * 64 + 32 * block;
+        if constexpr (matrices > 1) from += place.expert * stride;
+#pragma unroll
+        for (int p = 0; p < Operand::planes; ++p) x[p] = *reinterpret_cast<const uint4*>(from + p * plane);
+    }
+};
+
 /// Activations in device memory that an earlier kernel of the chain wrote: [planes][rows][stride].
 template <class Operand, int rows, int width>
 struct ChainActivations {

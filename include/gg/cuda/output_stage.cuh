@@ -20,7 +20,9 @@ struct OutputShape {
     static constexpr int rows = rows_;
     static constexpr int width = Dims::heads * Dims::head_dim;
     static constexpr MatvecShape shape =
-        residual_shape(rows, Dims::hidden, width, 1, Tile<Format>::bytes, Dims::chip, experts);
+        residual_shape(rows, Dims::hidden, width, 1, Tile<Format>::bytes, Tile<Format>::Operand::planes,
+                       Dims::chip, experts);
+    static constexpr int copied = copied_activation_bytes(Tile<Format>::Operand::planes, rows, width, 1);
     static constexpr MatvecPlan plan = plan_matvec(shape, Dims::chip);
 };
 
@@ -30,7 +32,7 @@ struct OutputStage {
     using Shape = OutputShape<Dims, Format, rows, experts>;
     using Product = Matvec<Tile<Format>, Shape>;
     using Stream = DenseStream<Shape::shape.column_tiles, Tile<Format>::bytes>;
-    using Activations = ChainActivations<typename Tile<Format>::Operand, rows, Shape::width>;
+    using Operand = typename Tile<Format>::Operand;
     using Router = RouterSums<Dims, Shape, experts>;
 
     using Args = OutputArgs;
@@ -52,8 +54,15 @@ struct OutputStage {
         typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end,
                                                      end - begin);
         wait_for_previous();
-        const Activations activations(args.mixed, product.lane, args.used_rows);
-        const Router router(reinterpret_cast<float*>(Product::activations(shared)));
+        const auto activations = [&] {
+            if constexpr (Shape::copied > 0)
+                return CopiedActivations<Operand, Shape::width>(args.mixed, Product::activations(shared),
+                                                                product.lane, plan.threads());
+            else
+                return ChainActivations<Operand, rows, Shape::width>(args.mixed, product.lane,
+                                                                     args.used_rows);
+        }();
+        const Router router(reinterpret_cast<float*>(Product::activations(shared) + Shape::copied));
         const auto once = [&](int i, int n) {
             return residual_value<Dims::hidden, rows, max_slots>(args.x, n, i) +
                    (args.bias ? args.bias[i] : 0.0f);

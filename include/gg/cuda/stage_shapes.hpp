@@ -52,13 +52,20 @@ GG_HD constexpr MatvecShape qkv_shape(int rows, int hidden, int width, int tile_
             shared_activation_bytes(planes, rows, hidden)};
 }
 
+/// Shared memory into which a stage of one row copies its activations, `matrices` operands of `width` side by
+/// side; 0 where they are read from device memory tile by tile: those of several rows, and wide ones.
+GG_HD constexpr int copied_activation_bytes(int planes, int rows, int width, int matrices) {
+    const int bytes = planes * matrices * operand_stride(width) * 2;
+    return rows == 1 && bytes <= 24 * 1024 ? bytes : 0;
+}
+
 /// Last product of a branch, which is added to the residual: `matrices` (the experts of a step) of `width`
 /// columns side by side. `next_experts`: those that the next residual routes to, 0 for none.
 GG_HD constexpr MatvecShape residual_shape(int rows, int hidden, int width, int matrices, int tile_bytes,
-                                           const Chip& chip, int next_experts) {
-    return with_router(
-        MatvecShape{rows, row_tiles(hidden), column_tiles(width) * matrices, tile_bytes, false, 0}, chip,
-        next_experts);
+                                           int planes, const Chip& chip, int next_experts) {
+    return with_router(MatvecShape{rows, row_tiles(hidden), column_tiles(width) * matrices, tile_bytes, false,
+                                   copied_activation_bytes(planes, rows, width, matrices)},
+                       chip, next_experts);
 }
 
 }  // namespace gg::cuda

@@ -48,7 +48,7 @@ PartialSums partial_sums(const Dims& dims, const ModelFormats& formats, const Ta
             }
             const MatvecPlan second =
                 plan_matvec(residual_shape(rows, dims.hidden, width, matrices, tile_bytes(format.second),
-                                           chip, routes_next ? dims.experts : 0),
+                                           TileGeometry::planes(format.second), chip, routes_next ? dims.experts : 0),
                             chip);
             most.slots = std::max(most.slots, second.slots);
             most.blocks = std::max(most.blocks, second.blocks);
