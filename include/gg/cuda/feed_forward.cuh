@@ -48,9 +48,8 @@ struct Route {
     /// Floats of shared memory that run needs.
     static constexpr int partial_floats = parts * sums;
 
-    /// router_sums [blocks][rows][experts]; scale[row] is the norm's factor. Ends with a barrier.
-    GG_DEVICE static void run(const float* router_sums, int blocks, const float* bias, const float* scale,
-                              int used_rows, float* partial, Chosen& choice) {
+    /// router_sums [blocks][rows][experts] in a few parts to shared memory.
+    GG_DEVICE static void gather(const float* router_sums, int blocks, int used_rows, float* partial) {
         for (int i = static_cast<int>(threadIdx.x); i < parts * sums; i += threads) {
             const int part = i / sums, column = i % sums;
             const int to = share_begin(blocks, part + 1, parts);
@@ -61,17 +60,10 @@ struct Route {
                     sum += load_cg(router_sums + Size(b) * sums + column);
             partial[i] = sum;
         }
-        __syncthreads();
-        const int warp = static_cast<int>(threadIdx.x) / warp_size;
-        for (int row = warp; row < used_rows; row += warps) select(row, bias, scale[row], partial, choice);
-        __syncthreads();
-        list(used_rows, choice);
-        __syncthreads();
     }
 
-  private:
     /// One warp: the `used` largest logits of a row, ties to the lower index, NaN after every number; softmax
-    /// over those alone, summed in rank order.
+    /// over those alone, summed in rank order. `scale` is the norm's factor.
     GG_DEVICE static void select(int row, const float* bias, float scale, const float* partial,
                                  Chosen& choice) {
         const int lane = static_cast<int>(threadIdx.x) % warp_size;
@@ -111,7 +103,7 @@ struct Route {
                 choice.weight[row][rank] = exp(logits[rank] - logits[0]) / total;
     }
 
-    /// Lists the experts that are used at all.
+    /// Lists the experts that are used at all, when every row has chosen. Ends with a barrier.
     GG_DEVICE static void list(int used_rows, Chosen& choice) {
         const int thread = static_cast<int>(threadIdx.x);
         if constexpr (rows == 1) {
@@ -141,6 +133,7 @@ struct Route {
             }
             if (thread == 0) choice.count = count;
         }
+        __syncthreads();
     }
 };
 

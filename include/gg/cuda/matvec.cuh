@@ -80,12 +80,20 @@ struct Matvec {
         WarpTiles tiles;
         int warp;
 
-        GG_DEVICE Feed(const Matvec& m, Shared& shared, const Stream& s, int block_begin, int block_end,
-                       int round_tiles)
+        /// Fetches nothing yet.
+        GG_DEVICE Feed(const Matvec& m, Shared& shared, const Stream& s)
             : ring(m.ring_memory + m.warp * plan.depth * piece_bytes, shared.barriers[m.warp], m.lane),
               stream(s),
-              tiles(WarpTiles::begin(block_begin, block_end, round_tiles, m.warp, plan.warps)),
-              warp(m.warp) {
+              tiles{},
+              warp(m.warp) {}
+        GG_DEVICE Feed(const Matvec& m, Shared& shared, const Stream& s, int block_begin, int block_end,
+                       int round_tiles)
+            : Feed(m, shared, s) {
+            start(block_begin, block_end, round_tiles);
+        }
+        /// Begins to fetch the warp's share of the block's run.
+        GG_DEVICE void start(int block_begin, int block_end, int round_tiles) {
+            tiles = WarpTiles::begin(block_begin, block_end, round_tiles, warp, plan.warps);
 #pragma unroll 1
             for (int i = 0; i < plan.depth; ++i) fetch();
         }
@@ -266,9 +274,9 @@ struct SharedActivations {
     }
 };
 
-/// Activations of one row that an earlier kernel of the chain wrote, [planes][matrices][operand_stride(width)],
-/// copied to shared memory: there every tile's are at hand, which from device memory take longer to come than
-/// a tile takes to multiply.
+/// Activations of one row that an earlier kernel of the chain wrote,
+/// [planes][matrices][operand_stride(width)], copied to shared memory: there every tile's are at hand, which
+/// from device memory take longer to come than a tile takes to multiply.
 template <class Operand, int width, int matrices = 1>
 struct CopiedActivations {
     static constexpr bool ahead = false;

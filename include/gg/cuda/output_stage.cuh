@@ -19,9 +19,8 @@ template <class Dims, class Format, int rows_, int experts>
 struct OutputShape {
     static constexpr int rows = rows_;
     static constexpr int width = Dims::heads * Dims::head_dim;
-    static constexpr MatvecShape shape =
-        residual_shape(rows, Dims::hidden, width, 1, Tile<Format>::bytes, Tile<Format>::Operand::planes,
-                       Dims::chip, experts);
+    static constexpr MatvecShape shape = residual_shape(rows, Dims::hidden, width, 1, Tile<Format>::bytes,
+                                                        Tile<Format>::Operand::planes, Dims::chip, experts);
     static constexpr int copied = copied_activation_bytes(Tile<Format>::Operand::planes, rows, width, 1);
     static constexpr MatvecPlan plan = plan_matvec(shape, Dims::chip);
 };

@@ -27,6 +27,15 @@ GG_DEVICE float residual_value(const ResidualStream& stream, int row, int i) {
 }
 
 /// Norms `rows` rows of Dims::hidden with `warps` warps.
+/// What a stage does meanwhile: nothing.
+struct NormAlone {
+    /// By all threads, when the rows are on their way and before any barrier.
+    GG_DEVICE void loading() const {}
+    /// By a row's first warp, when the row's factor is known and what loading() left in shared memory is
+    /// seen.
+    GG_DEVICE void scaled(int /*row*/, float /*scale*/) const {}
+};
+
 template <class Dims, class Norm, class Operand, int rows, int warps, int max_slots>
 struct ResidualNorm {
     using Activations = SharedActivations<Operand, rows, Dims::hidden>;
@@ -47,8 +56,9 @@ struct ResidualNorm {
 
     /// Writes operands to `out` [planes][rows][stride]; ends with a barrier. Rows from `used_rows` on are
     /// left.
+    template <class Meanwhile = NormAlone>
     GG_DEVICE static void run(const ResidualStream& x, int used_rows, const Weights& weights, Shared& shared,
-                              unsigned short* out, int* overflows) {
+                              unsigned short* out, int* overflows, const Meanwhile& meanwhile = {}) {
         const int warp = static_cast<int>(threadIdx.x) / warp_size;
         const int thread = static_cast<int>(threadIdx.x) % row_threads;
 #pragma unroll 1
@@ -64,6 +74,8 @@ struct ResidualNorm {
                     low[k] = read(x, row, i, i);
                     high[k] = read(x, row, i, i + 1);
                 });
+            if (pass == 0) meanwhile.loading();
+            if constexpr (row_warps == 1) __syncthreads();
             float mean = 0.0f;
             if constexpr (Norm::centred) {
                 float sum = 0.0f;
@@ -81,6 +93,7 @@ struct ResidualNorm {
             });
             const float scale = Norm::scale(row_sum(squares, shared), Dims::hidden, Dims::norm_epsilon);
             if (live && thread == 0) shared.scale[row] = scale;
+            if (live && thread < warp_size) meanwhile.scaled(row, scale);
             unsigned short* to = out + row * Activations::stride;
             for_each_pair(thread, live, [&](int k, int i) {
                 const Pair v = value(k, i);

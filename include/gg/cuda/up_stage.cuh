@@ -87,21 +87,19 @@ struct UpStage {
         __shared__ typename Product::Shared product_shared;
         __shared__ typename Prologue::Shared norm_shared;
         __shared__ Chosen choice;
-        wait_for_previous();
-        auto* x = reinterpret_cast<unsigned short*>(Product::activations(shared));
-        Prologue::run(args.x, args.used_rows, args.norm, norm_shared, x, args.overflows);
-        Router::run(args.router_sums, args.router_blocks, args.router_bias, norm_shared.scale, args.used_rows,
-                    reinterpret_cast<float*>(shared), choice);
-        copy_engine_fence();  // the ring takes the place of the sums
-        __syncthreads();
-        if (blockIdx.x == 0) publish(choice, args.choice, plan.threads());
-        launch_next();
         Product product(shared);
         const Stream stream{args.tiles, args.expert_bytes, &choice};
+        typename Product::template Feed<Stream> feed(product, product_shared, stream);
+        wait_for_previous();
+        auto* x = reinterpret_cast<unsigned short*>(Product::activations(shared));
+        const Routing<Router> routing{args, reinterpret_cast<float*>(shared), choice};
+        Prologue::run(args.x, args.used_rows, args.norm, norm_shared, x, args.overflows, routing);
+        Router::list(args.used_rows, choice);
         int begin, end;
         block_run(matrix_rows * choice.count, begin, end);
-        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end,
-                                                     round_tiles);
+        feed.start(begin, end, round_tiles);
+        if (blockIdx.x == 0) publish(choice, args.choice, plan.threads());
+        launch_next();
         const typename Shape::Activations activations(x, product.lane, args.used_rows);
         product.run(feed, stream, activations, begin, end, round_tiles,
                     [&](int first_row, int row_count, const Sum& sum) {
@@ -112,6 +110,23 @@ struct UpStage {
                         });
                     });
     }
+
+    /// The choice of experts while the rows are normed; its sums lie where the ring will.
+    template <class Router>
+    struct Routing {
+        const Args& args;
+        float* partial;
+        Chosen& choice;
+
+        GG_DEVICE void loading() const {
+            Router::gather(args.router_sums, args.router_blocks, args.used_rows, partial);
+            copy_engine_fence();  // the ring takes the place of the sums
+        }
+        GG_DEVICE void scaled(int row, float scale) const {
+            Router::select(row, args.router_bias, scale, partial, choice);
+            copy_engine_fence();
+        }
+    };
 
     static constexpr int round_tiles = plan.round_rows * columns;
 
