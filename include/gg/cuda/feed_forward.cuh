@@ -176,8 +176,10 @@ struct ExpertRowsStream {
         const int row = tile / column_tiles_;
         return {row, tile % column_tiles_, row / row_tiles_, row % row_tiles_};
     }
-    GG_DEVICE void advance(Place& p) const {
-        if (++p.k < column_tiles_) return;
+    GG_DEVICE int in_row(const Place& p) const { return column_tiles_ - p.k; }
+    GG_DEVICE void advance(Place& p, int count) const {
+        p.k += count;
+        if (p.k < column_tiles_) return;
         p.k = 0;
         ++p.row;
         if (++p.inner_row < row_tiles_) return;
@@ -212,8 +214,10 @@ struct ExpertColumnsStream {
         const int row = tile / columns(), column = tile % columns();
         return {row, column / column_tiles_, column % column_tiles_};
     }
-    GG_DEVICE void advance(Place& p) const {
-        if (++p.k < column_tiles_) return;
+    GG_DEVICE int in_row(const Place& p) const { return column_tiles_ - p.k; }
+    GG_DEVICE void advance(Place& p, int count) const {
+        p.k += count;
+        if (p.k < column_tiles_) return;
         p.k = 0;
         if (++p.expert < experts()) return;
         p.expert = 0;

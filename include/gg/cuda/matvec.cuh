@@ -5,10 +5,10 @@
 // A Stream says in which order tiles are multiplied:
 //   Place at(int tile)          where the tile with this number is: has `row`, the row of tiles, counted
 //                               on over all matrices
-//   advance(Place&)             the next tile
-//   columns()                   tiles in a row
-//   const unsigned char* address(Place)
-//   int contiguous(Place)       tiles from here that lie one behind the other in memory
+//   in_row(Place)               tiles from here to the end of this row of one matrix, which has `k` one up
+//   each advance(Place&, count)      past as many of these columns()                   tiles in a row const
+//   unsigned char* address(Place) int contiguous(Place)       tiles from here that lie one behind the other
+//   in memory
 // Activations say what operand B is:
 //   load(const Place&, int block, uint4 (&x)[planes])
 //                               columns 8t to 8t + 7 of 32-column block `block` of the tile's columns, of
@@ -160,58 +160,50 @@ struct Matvec {
     template <class Stream, class Activations>
     GG_DEVICE void multiply_round(Feed<Stream>& feed, const Stream& stream, const Activations& activations,
                                   WarpTiles& tiles, int first_row) {
-        constexpr int planes = Tile::Operand::planes;
         auto place = stream.at(tiles.tile);
         float total[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        uint4 x[2][planes];
-        if constexpr (Activations::ahead) load(activations, place, x);
-        int in_piece = 0, count = 0;
+        int left = 0;  // tiles of the piece
         const unsigned char* weights = nullptr;
         while (tiles.tile < tiles.end) {
-            if (in_piece == count) {
-                count = piece(stream, place, tiles);
-                in_piece = 0;
+            if (left == 0) {
+                left = piece(stream, place, tiles);
                 weights = feed.ring.wait();
             }
-            auto next = place;
-            stream.advance(next);
-            uint4 ready[2][planes];
-            if constexpr (Activations::ahead) {
-                copy(x, ready);
-                if (tiles.tile + 1 < tiles.end) load(activations, next, x);
-            } else {
-                load(activations, place, ready);
-            }
-#pragma unroll
-            for (int b = 0; b < 2; ++b)
-                multiply_block<Tile>(total, Tile::load(weights, b, lane), Tile::scales(weights, b, lane),
-                                     ready[b]);
-            weights += Tile::bytes;
-            ++tiles.tile;
-            if (++in_piece == count) {
+            const int in_row = stream.in_row(place), count = left < in_row ? left : in_row;
+            multiply_tiles(total, weights, activations, place, count);
+            weights += count * Tile::bytes;
+            tiles.tile += count;
+            left -= count;
+            if (left == 0) {
                 feed.ring.release();
                 feed.fetch();
             }
-            if (next.row != place.row || tiles.tile == tiles.end) {
-                store(total, place.row - first_row);
+            const int row = place.row;
+            stream.advance(place, count);
+            if (place.row != row || tiles.tile == tiles.end) {
+                store(total, row - first_row);
                 total[0] = total[1] = total[2] = total[3] = 0.0f;
             }
-            place = next;
         }
     }
 
+    /// Tiles of one row of one matrix, one behind the other.
     template <class Activations, class Place>
-    GG_DEVICE static void load(const Activations& activations, const Place& place,
-                               uint4 (&x)[2][Tile::Operand::planes]) {
-        activations.load(place, 0, x[0]);
-        activations.load(place, 1, x[1]);
-    }
-    GG_DEVICE static void copy(const uint4 (&from)[2][Tile::Operand::planes],
-                               uint4 (&to)[2][Tile::Operand::planes]) {
+    GG_DEVICE void multiply_tiles(float (&total)[4], const unsigned char* weights,
+                                  const Activations& activations, Place place, int count) {
+        constexpr int planes = Tile::Operand::planes;
+#pragma unroll 2
+        for (int i = 0; i < count; ++i) {
+            uint4 x[2][planes];
+            activations.load(place, 0, x[0]);
+            activations.load(place, 1, x[1]);
 #pragma unroll
-        for (int b = 0; b < 2; ++b)
-#pragma unroll
-            for (int p = 0; p < Tile::Operand::planes; ++p) to[b][p] = from[b][p];
+            for (int b = 0; b < 2; ++b)
+                multiply_block<Tile>(total, Tile::load(weights, b, lane), Tile::scales(weights, b, lane),
+                                     x[b]);
+            weights += Tile::bytes;
+            ++place.k;
+        }
     }
 
     /// Leaves a warp's sums of one row tile. Row tiles and warps both only grow along a round, so their sum
@@ -240,8 +232,10 @@ struct DenseStream {
 
     GG_DEVICE static constexpr int columns() { return column_tiles_; }
     GG_DEVICE Place at(int tile) const { return {tile / column_tiles_, tile % column_tiles_}; }
-    GG_DEVICE void advance(Place& p) const {
-        if (++p.k == column_tiles_) {
+    GG_DEVICE int in_row(const Place& p) const { return column_tiles_ - p.k; }
+    GG_DEVICE void advance(Place& p, int count) const {
+        p.k += count;
+        if (p.k == column_tiles_) {
             p.k = 0;
             ++p.row;
         }
