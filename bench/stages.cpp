@@ -38,6 +38,7 @@ struct Stage {
     double bytes = 0;
     int launches = 0;  ///< of a step
     std::vector<double> time, reach, spread, early;
+    unsigned crowd = 0;  ///< the most blocks of a launch on one multiprocessor
 };
 
 /// The launches of each step in their order; a step begins with the kernel that embeds the token.
@@ -77,14 +78,15 @@ void report(const std::vector<cuda::LaunchTimes>& launches, const cuda::StageLog
             stage.reach.push_back(from(before, launch.first_waited));
             stage.spread.push_back(from(launch.first_end, launch.end));
             stage.early.push_back(from(launch.begin, before));
+            stage.crowd = std::max(stage.crowd, launch.crowd);
         }
     }
-    std::printf("%-34s %5s %9s %9s %9s %9s %9s %7s %9s\n", "stage", "times", "us", "us reach", "us spread",
+    std::printf("%-34s %5s %5s %9s %9s %9s %9s %9s %7s %9s\n", "stage", "times", "crowd", "us", "us reach", "us spread",
                 "us early", "MB", "GB/s", "us a step");
     for (const std::string& name : order) {
         const Stage& s = stages[name];
         const double time = measure_of(s.time).median;
-        std::printf("%-34s %5d %9.2f %9.2f %9.2f %9.2f %9.3f %7.0f %9.1f\n", name.c_str(), s.launches, time,
+        std::printf("%-34s %5d %5u %9.2f %9.2f %9.2f %9.2f %9.3f %7.0f %9.1f\n", name.c_str(), s.launches, s.crowd, time,
                     measure_of(s.reach).median, measure_of(s.spread).median, measure_of(s.early).median,
                     s.bytes / 1e6, s.bytes / time / 1e3, time * s.launches);
         Row row{model, "stage " + name, measure_of(s.time), "us", s.bytes, {}};

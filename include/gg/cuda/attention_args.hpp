@@ -85,9 +85,10 @@ inline constexpr int unit_keys = 16;
 /// Units below which a split is not worth the merging: about 2 microseconds of one multiprocessor.
 inline constexpr int least_split_units = 32;
 
-/// Into how many parts the keys of a row and head are divided at most: two blocks a multiprocessor.
+/// Into how many parts the keys of a row and head are divided at most: so that a step of one row has a block
+/// a multiprocessor beside the next stage's, and others, whose stages do not run side by side, have two.
 GG_HD constexpr int decode_splits(int multiprocessors, int kv_heads, int rows) {
-    const int splits = 2 * multiprocessors / (kv_heads * rows);
+    const int splits = (rows == 1 ? 1 : 2) * multiprocessors / (kv_heads * rows);
     return splits < 1 ? 1 : splits;
 }
 GG_HD constexpr int decode_blocks(int kv_heads, int used_rows, int splits) {

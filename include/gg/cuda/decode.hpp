@@ -178,9 +178,11 @@ class DecodeStep {
                                                buffers_.sines,    buffers_.row_list, parts_.places[at.layer],
                                                at.used_rows,      buffers_.mixed,    buffers_.attention,
                                                buffers_.counters, overflows_};
-        kernels.mix->enqueue(
-            dim3(static_cast<unsigned>(decode_blocks(parts_.dims.kv_heads, at.used_rows, splits_))),
-            at.stream, mix, at.early);
+        // A block on every multiprocessor, be it idle: the next stage's blocks take the place that is left on
+        // each, so that all of them have equally much to do.
+        const int blocks = std::max(decode_blocks(parts_.dims.kv_heads, at.used_rows, splits_),
+                                    rows_ == 1 ? parts_.target.multiprocessors : 1);
+        kernels.mix->enqueue(dim3(static_cast<unsigned>(blocks)), at.stream, mix, at.early);
         kernels.second->enqueue(
             at.stream,
             OutputArgs{at.x, buffers_.mixed, tiles.second.tiles, weights.output_bias.data,

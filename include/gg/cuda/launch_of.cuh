@@ -47,7 +47,8 @@ GG_DEVICE void run_stage([[maybe_unused]] unsigned number, const typename Stage:
     const unsigned at = atomicAdd(gg_stamp_log.count, 1u);
     if (at < gg_stamp_log.capacity)
         gg_stamp_log.stamps[at] = {gg_stamp_log.unit * stamped_kernels + number,
-                                   blockIdx.x + gridDim.x * blockIdx.y, begin, waited_time(), end};
+                                   blockIdx.x + gridDim.x * blockIdx.y, multiprocessor(), begin,
+                                   waited_time(), end};
 #else
     Stage::run(args);
 #endif

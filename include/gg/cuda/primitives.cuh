@@ -32,6 +32,11 @@ GG_DEVICE Size global_time() {
     asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(time)::"memory");
     return time;
 }
+GG_DEVICE unsigned multiprocessor() {
+    unsigned number;
+    asm("mov.u32 %0, %%smid;" : "=r"(number));
+    return number;
+}
 /// When the block's first thread had waited.
 GG_DEVICE Size& waited_time() {
     __shared__ Size time;

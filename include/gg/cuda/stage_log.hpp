@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "gg/cuda/device_memory.hpp"
@@ -24,6 +26,7 @@ struct ChainKernel {
 struct LaunchTimes {
     std::string name;
     unsigned blocks = 0;
+    unsigned crowd = 0;              ///< the most blocks that one multiprocessor had
     std::uint64_t begin = 0;         ///< its first block began
     std::uint64_t waited = 0;        ///< its last block had waited for the kernel before
     std::uint64_t first_waited = 0;  ///< its first one had
@@ -68,13 +71,15 @@ class StageLog {
         std::sort(stamps.begin(), stamps.end(), [](const Stamp& a, const Stamp& b) { return a.end < b.end; });
         std::map<unsigned, std::vector<LaunchTimes>> by_kernel;
         std::map<std::pair<unsigned, unsigned>, std::size_t> seen;
+        std::map<std::tuple<unsigned, std::size_t, unsigned>, unsigned> crowds;
         for (const Stamp& s : stamps) {
             const std::size_t n = seen[{s.kernel, s.block}]++;
             std::vector<LaunchTimes>& list = by_kernel[s.kernel];
             if (list.size() <= n)
-                list.push_back({kernels_->name_of(s), 0, s.begin, s.waited, s.waited, s.end, s.end});
+                list.push_back({kernels_->name_of(s), 0, 0, s.begin, s.waited, s.waited, s.end, s.end});
             LaunchTimes& launch = list[n];
             ++launch.blocks;
+            launch.crowd = std::max(launch.crowd, ++crowds[{s.kernel, n, s.multiprocessor}]);
             launch.begin = std::min<std::uint64_t>(launch.begin, s.begin);
             launch.waited = std::max<std::uint64_t>(launch.waited, s.waited);
             launch.first_waited = std::min<std::uint64_t>(launch.first_waited, s.waited);

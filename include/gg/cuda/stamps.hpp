@@ -8,6 +8,7 @@ namespace gg::cuda {
 struct Stamp {
     unsigned kernel;  ///< StampLog::unit * stamped_kernels + its place in the unit
     unsigned block;
+    unsigned multiprocessor;
     unsigned long long begin, waited, end;
 };
 
