@@ -1,5 +1,5 @@
-// A draw from gpt-oss's vocabulary, all four kernels of it, beside CUB's search for the largest logit and its
-// sort of all logits. Compiled with -fmad=false, as the engine compiles it, so that ids equal the host's.
+// A draw from gpt-oss's vocabulary, all three kernels of it, beside CUB's search for the largest logit and
+// its sort of all logits. Compiled with -fmad=false, as the engine compiles it, so that ids equal the host's.
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_reduce.cuh>
 
@@ -39,11 +39,11 @@ class Draw {
         args.vocabulary = vocabulary;
         args.workspace = workspace_.data();
         args.append = 1;  // the id becomes the row's token
-        const dim3 grid(static_cast<unsigned>(cuda::sampler_grid(vocabulary)), static_cast<unsigned>(rows_));
+        const dim3 grid(static_cast<unsigned>(cuda::sampler_slices(vocabulary)),
+                        static_cast<unsigned>(rows_));
         cuda::launch<cuda::SamplerMaximum>(grid, args, stream, {.early = early});
-        cuda::launch<cuda::SamplerHistogram>(grid, args, stream, {.early = true});
-        cuda::launch<cuda::SamplerGather>(grid, args, stream, {.early = true});
-        cuda::launch<cuda::SamplerChoose>(dim3(static_cast<unsigned>(rows_)), args, stream, {.early = true});
+        cuda::launch<cuda::SamplerCollect>(grid, args, stream, {.early = true});
+        cuda::launch<cuda::SamplerChoose>(grid, args, stream, {.early = true});
     }
     const float* logits() const { return logits_.data(); }
     std::vector<float> host_logits(int row) const {

@@ -50,6 +50,7 @@ class Source {
     explicit Source(unsigned seed) : random(seed) {}
 
     std::mt19937 random;
+    int most_top_k = 0;  ///< above 0: options draw from among so many ids at most
 
     int uniform(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); }
     template <class T>
@@ -69,6 +70,10 @@ class Source {
                  .repeat_penalty = pick<float>({1, 1.1F, 2, 0.5F}),
                  .repeat_window = pick<int>({0, 1, 4, 64, 3000})};
         o.top_k = std::max(o.top_k, 0);
+        if (most_top_k > 0) {
+            o.top_k = uniform(1, most_top_k);
+            if (o.temperature == 0) o.temperature = 0.8F;
+        }
         o.seed = static_cast<std::uint64_t>(random()) << 32 | random();
         return o;
     }

@@ -7,10 +7,12 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <type_traits>
 #include <vector>
 
 #include "catch.hpp"
 #include "cuda/sampler_cases.hpp"
+#include "gg/cuda/sampler_choose.hpp"
 #include "gg/cuda/sampler_stages.hpp"
 
 using gg::cuda::SamplerArgs;
@@ -46,6 +48,11 @@ struct SerialBlock {
         for (std::size_t i = 1; i < order.size(); ++i) result = combine(result, f(order[i]));
         return result;
     }
+    template <class F>
+    gg::cuda::SamplerKey largest(F f) {
+        return reduce<gg::cuda::SamplerKey>(f, gg::cuda::larger);
+    }
+    bool last(unsigned* done, int count) { return ++*done == static_cast<unsigned>(count); }
     template <class Value, class Use>
     void scan(Value value, Use use) {
         std::vector<Tally> before(threads), own(threads);
@@ -116,19 +123,24 @@ class SerialDevice {
         const SamplerArgs args = {list.data(), rows,
                                   vocabulary_, reinterpret_cast<unsigned char*>(workspace.data()),
                                   &overflows,  append};
+        const auto task = [&](int row, int slice) {
+            return gg::cuda::sampler_task(args, settings(row), row, slice);
+        };
         each_slice<gg::cuda::MaximumShared>(rows, [&](auto& block, auto& shared, int row, int slice) {
-            gg::cuda::find_maximum(block, shared, args, settings(row), row, slice);
+            using Block = std::remove_reference_t<decltype(block)>;
+            const auto blocked = [&](int thread) {
+                return gg::cuda::blocked_ids<Block>(settings(row).blocked, task(row, slice).slice, thread);
+            };
+            gg::cuda::find_maximum(block, shared, task(row, slice), settings(row), &state(row),
+                                   logits.data() + row * stride_, blocked);
         });
-        each_slice<gg::cuda::HistogramShared>(rows, [&](auto& block, auto& shared, int row, int slice) {
-            gg::cuda::fill_histogram(block, shared, args, settings(row), row, slice);
+        each_slice<gg::cuda::CollectShared>(rows, [&](auto& block, auto& shared, int row, int slice) {
+            gg::cuda::collect(block, shared, task(row, slice), settings(row), &state(row));
         });
-        each_slice<gg::cuda::GatherShared>(rows, [&](auto& block, auto& shared, int row, int slice) {
-            gg::cuda::gather(block, shared, args, settings(row), row, slice);
+        each_slice<gg::cuda::ChooseShared>(rows, [&](auto& block, auto& shared, int row, int slice) {
+            const auto r = static_cast<std::size_t>(row);
+            gg::cuda::choose(block, shared, task(row, slice), args, settings(row), &states_[r], list[r]);
         });
-        for (const int row : shuffled(rows)) {
-            SerialBlock<1024> block;
-            gg::cuda::choose(block, *dirty<gg::cuda::ChooseShared>(), args, settings(row), row);
-        }
         std::vector<int> ids;
         const std::size_t slot = calls_++ % gg::cuda::drawn_slots;
         for (int row = 0; row < rows; ++row) {
@@ -205,6 +217,61 @@ TEST_CASE("a large vocabulary on the stages of the GPU's sampler") {
         compare<SerialDevice>(source, 201088, 6, 1, kind);
 }
 
+TEST_CASE("a small top-k on the stages of the GPU's sampler") {
+    Source source(41);
+    source.most_top_k = 48;
+    for (int kind = 0; kind < sampler_cases::kinds; ++kind) {
+        compare<SerialDevice>(source, 16500, 4, 4, kind);  // 65 slices
+        compare<SerialDevice>(source, 50257, 2, 2, kind);
+    }
+    // More slices than give a threshold.
+    compare<SerialDevice>(source, 262208, 2, 1, sampler_cases::peaked);
+}
+
+TEST_CASE("at least top-k ids are not below the threshold, and hardly more of the slices' first ones") {
+    Source source(42);
+    for (int round = 0; round < 2000; ++round) {
+        SerialBlock<512> block;
+        auto shared = dirty<gg::cuda::ThresholdShared>();
+        const int slices = source.uniform(1, gg::cuda::sampler_short_list);
+        const int top_k = source.uniform(1, slices), values = source.pick<int>({1, 3, 100, 1000000});
+        std::vector<unsigned> orders;
+        for (int slice = 0; slice < gg::cuda::sampler_short_list; ++slice) {
+            const float logit = source.uniform(0, 9)
+                                    ? 1e-3F * static_cast<float>(source.uniform(-values, values))
+                                    : -sampler_cases::inf;
+            const auto key = gg::text::order_key(logit, static_cast<unsigned>(slice) * 2048);
+            shared->firsts[slice] = slice < slices ? gg::cuda::threshold_key(key, slice) : 0;
+            if (slice < slices) orders.push_back(static_cast<unsigned>(key >> 32));
+        }
+        std::sort(orders.rbegin(), orders.rend());
+        const unsigned last = orders[static_cast<std::size_t>(top_k - 1)];
+        const unsigned threshold = gg::cuda::find_threshold(block, *shared, top_k);
+        REQUIRE(threshold <= last);
+        REQUIRE(last - threshold < gg::cuda::sampler_short_list);
+    }
+}
+
+TEST_CASE("options choose the way to the id") {
+    using gg::cuda::SamplerMode;
+    const auto mode = [](float temperature, int top_k, float top_p, int vocabulary) {
+        gg::text::SamplerOptions options;
+        options.temperature = temperature;
+        options.top_k = top_k;
+        options.top_p = top_p;
+        const auto state = gg::cuda::sampler_state(options, nullptr, nullptr, nullptr);
+        return gg::cuda::sampler_mode(state.settings, vocabulary);
+    };
+    CHECK(mode(0, 40, 0.95F, 201088) == SamplerMode::greedy);
+    for (const int vocabulary : {32000, 50257, 128256, 151936, 201088, 262208})
+        CHECK(mode(0.8F, 40, 0.95F, vocabulary) == SamplerMode::threshold);
+    CHECK(mode(0.8F, 0, 1, 201088) == SamplerMode::whole);
+    CHECK(mode(0.8F, 201088, 1, 201088) == SamplerMode::whole);
+    CHECK(mode(0.8F, 500, 1, 201088) == SamplerMode::bins);
+    CHECK(mode(0.8F, 0, 0.95F, 201088) == SamplerMode::bins);
+    CHECK(mode(0.8F, 40, 0.95F, 1000) == SamplerMode::bins);
+}
+
 TEST_CASE("the GPU's sampler reports logits that no model should give") {
     const float nan = std::numeric_limits<float>::quiet_NaN(), inf = sampler_cases::inf;
     for (const float temperature : {0.0F, 0.8F}) {
@@ -247,7 +314,7 @@ TEST_CASE("an edge is found exactly") {
     Source source(8);
     auto& random = source.random;
     gg::cuda::Cells cells;
-    gg::cuda::Found found;
+    gg::cuda::Found found{};
     int tried = 0;
     for (int round = 0; round < 3000; ++round) {
         SerialBlock<1024> block;

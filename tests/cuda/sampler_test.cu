@@ -25,15 +25,13 @@ using sampler_cases::Source;
 
 namespace {
 
-/// Launches all four. `first`: nothing before them in the graph.
+/// Launches all three. `first`: nothing before them in the graph.
 void launch_all(const SamplerArgs& args, cudaStream_t stream, bool early, bool first) {
-    const dim3 grid(static_cast<unsigned>(gg::cuda::sampler_grid(args.vocabulary)),
+    const dim3 grid(static_cast<unsigned>(gg::cuda::sampler_slices(args.vocabulary)),
                     static_cast<unsigned>(args.used_rows));
     launch<gg::cuda::SamplerMaximum>(grid, args, stream, {.early = early && !first});
-    launch<gg::cuda::SamplerHistogram>(grid, args, stream, {.early = early});
-    launch<gg::cuda::SamplerGather>(grid, args, stream, {.early = early});
-    launch<gg::cuda::SamplerChoose>(dim3(static_cast<unsigned>(args.used_rows)), args, stream,
-                                    {.early = early});
+    launch<gg::cuda::SamplerCollect>(grid, args, stream, {.early = early});
+    launch<gg::cuda::SamplerChoose>(grid, args, stream, {.early = early});
 }
 
 /// A captured graph of `repeats` draws.
@@ -41,8 +39,7 @@ class Graph {
   public:
     Graph(const SamplerArgs& args, cudaStream_t stream, bool early, int repeats) {
         prepare<gg::cuda::SamplerMaximum>();
-        prepare<gg::cuda::SamplerHistogram>();
-        prepare<gg::cuda::SamplerGather>();
+        prepare<gg::cuda::SamplerCollect>();
         prepare<gg::cuda::SamplerChoose>();
         REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
         for (int i = 0; i < repeats; ++i) launch_all(args, stream, early, i == 0);
@@ -247,6 +244,18 @@ TEST_CASE("the GPU picks the host's ids from large vocabularies") {
         compare<GpuSampler<true>>(source, 50257, 4, 2, kind);
         compare<GpuSampler<true>>(source, 201088, 4, 1, kind);
     }
+}
+
+TEST_CASE("the GPU picks the host's ids where top-k is small") {
+    GG_NEED_GPU();
+    Source source(34);
+    source.most_top_k = 48;
+    for (int kind = 0; kind < sampler_cases::kinds; ++kind) {
+        compare<GpuSampler<true>>(source, 16500, 8, 4, kind);
+        compare<GpuSampler<true>>(source, 50257, 2, 2, kind);
+    }
+    compare<GpuSampler<true>>(source, 201088, 3, 2, sampler_cases::wide);
+    compare<GpuSampler<true>>(source, 262208, 3, 2, sampler_cases::peaked);
 }
 
 TEST_CASE("the GPU draws thousands of ids in step with the host") {

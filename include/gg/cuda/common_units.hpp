@@ -29,8 +29,8 @@ inline KernelSpec repack_spec(DType target) {
 }
 
 /// The kernels of the sampler, in the order in which they run; the last adds tokens to a history.
-inline constexpr const char* sampler_stages[] = {"SamplerMaximum", "SamplerHistogram", "SamplerGather",
-                                                 "SamplerChoose", "SamplerAccept"};
+inline constexpr const char* sampler_stages[] = {"SamplerMaximum", "SamplerCollect", "SamplerChoose",
+                                                 "SamplerAccept"};
 inline KernelSpec sampler_spec(int stage) {
     return {"sampler", sampler_stages[stage], std::string("gg::cuda::") + sampler_stages[stage]};
 }
@@ -52,7 +52,7 @@ inline std::vector<KernelUnit> common_units(const std::vector<DType>& targets) {
         units.push_back(detail::common_unit(spec.unit, "gg/cuda/repack.cuh", {{spec.name, spec.type}}));
     }
     std::vector<std::pair<std::string, std::string>> kernels;
-    for (int i = 0; i < 5; ++i) kernels.emplace_back(sampler_spec(i).name, sampler_spec(i).type);
+    for (int i = 0; i < 4; ++i) kernels.emplace_back(sampler_spec(i).name, sampler_spec(i).type);
     units.push_back(detail::common_unit("sampler", "gg/cuda/sampler.cuh", kernels));
     // The host's sampler rounds every product; the device's must too, to draw the same ids.
     units.back().unit.options.push_back("-fmad=false");

@@ -138,9 +138,8 @@ class Engine {
         const int vocabulary = info_.dims.vocabulary;
         const SamplerArgs args{list, rows, vocabulary, sampler_workspace_.data(), overflows_.data(), append};
         const dim3 slices(static_cast<unsigned>(sampler_slices(vocabulary)), static_cast<unsigned>(rows));
-        for (int stage = 0; stage < 4; ++stage)
-            (*kernels_)[sampler_spec(stage)].enqueue(stage < 3 ? slices : dim3(slices.y), *stream_, args,
-                                                     early_);
+        for (int stage = 0; stage < 3; ++stage)
+            (*kernels_)[sampler_spec(stage)].enqueue(slices, *stream_, args, early_);
     }
     /// Enqueues a draw for one row that is in no list of steps.
     void enqueue_draw(const Row& row) const {
@@ -150,7 +149,7 @@ class Engine {
     /// Enqueues tokens, in device memory, for the history of a sampler.
     void enqueue_accept(SamplerState* state, const int* tokens, int count) const {
         const SamplerAcceptArgs args{state, tokens, count};
-        (*kernels_)[sampler_spec(4)].enqueue(dim3(1), *stream_, args, false);
+        (*kernels_)[sampler_spec(3)].enqueue(dim3(1), *stream_, args, false);
     }
 
     /// Remembers the end of what is enqueued so far, after the mark before it.

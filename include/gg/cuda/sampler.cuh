@@ -1,21 +1,22 @@
 // The sampler's stages as kernels: gg/cuda/sampler_stages.hpp says what they compute. In a chain, in this
 // order:
 //
-//   SamplerMaximum    grid sampler_grid(vocabulary), rows
-//   SamplerHistogram  the same
-//   SamplerGather     the same
-//   SamplerChoose     grid rows
-//   SamplerAccept     grid 1: tokens of a prompt, or one that was drawn, into the history of one sequence
+//   SamplerMaximum  grid sampler_slices(vocabulary), rows
+//   SamplerCollect  the same
+//   SamplerChoose   the same
+//   SamplerAccept   grid 1: tokens of a prompt, or one that was drawn, into the history of one sequence
 //
 // The id equals the host's only if products are not fused into sums (gg/text/logit.hpp): compile the unit
-// that instantiates these with -fmad=false. The settings of a state and a row's pointers are read before the
-// wait, so only copies may write them, not a kernel of the same chain.
+// that instantiates these with -fmad=false. The settings of a state, blocked ids and a row's pointers are
+// read before the wait, so only copies may write them, not a kernel of the same chain.
 #pragma once
 
 #include "gg/core/device.hpp"
 #include "gg/cuda/primitives.cuh"
 #include "gg/cuda/sampler_args.hpp"
+#include "gg/cuda/sampler_choose.hpp"
 #include "gg/cuda/sampler_selection.hpp"
+#include "gg/cuda/sampler_slice.hpp"
 #include "gg/cuda/sampler_stages.hpp"
 
 namespace gg::cuda {
@@ -73,6 +74,33 @@ class DeviceBlock {
         return value;
     }
 
+    template <class F>
+    GG_DEVICE SamplerKey largest(F f) {
+        SamplerKey* of_warp = reinterpret_cast<SamplerKey*>(scratch_.of_warp);
+        const SamplerKey value = f(thread());
+        __syncwarp();
+        const SamplerKey mine = largest_of_warp(value);
+        if (lane() == 0) of_warp[thread() / warp_size] = mine;
+        __syncthreads();
+        const SamplerKey all = largest_of_warp(of_warp[lane() % warps]);
+        __syncthreads();
+        return all;
+    }
+
+    GG_DEVICE bool last(unsigned* done, int count) {
+        unsigned* before = reinterpret_cast<unsigned*>(scratch_.of_warp);
+        __syncthreads();
+        if (thread() == 0) {
+            __threadfence();
+            *before = atomicAdd(done, 1u);
+            __threadfence();
+        }
+        __syncthreads();
+        const bool is_last = *before == static_cast<unsigned>(count) - 1;
+        __syncthreads();
+        return is_last;
+    }
+
     template <class Value, class Use>
     GG_DEVICE void scan(Value value, Use use) {
         Tally* of_warp = reinterpret_cast<Tally*>(scratch_.of_warp);
@@ -125,6 +153,13 @@ class DeviceBlock {
     GG_DEVICE static int lane() {
         return static_cast<int>(threadIdx.x) % warp_size;
     }
+    /// By halves, for which there is an instruction.
+    GG_DEVICE static SamplerKey largest_of_warp(SamplerKey key) {
+        const unsigned high = static_cast<unsigned>(key >> 32);
+        const unsigned first = __reduce_max_sync(whole_warp, high);
+        const unsigned low = high == first ? static_cast<unsigned>(key) : 0;
+        return static_cast<SamplerKey>(first) << 32 | __reduce_max_sync(whole_warp, low);
+    }
     GG_DEVICE static Tally scan_warp(Tally sum) {
 #pragma unroll
         for (int lanes = 1; lanes < warp_size; lanes *= 2) {
@@ -139,76 +174,73 @@ class DeviceBlock {
 
 }  // namespace detail
 
-/// Blocks along x of the stages that look at all logits; along y it is the rows.
-GG_HD constexpr int sampler_grid(int vocabulary) {
-    return sampler_slices(vocabulary);
-}
-
 /// Penalty, blocked ids, and the first id of each slice.
 struct SamplerMaximum {
     using Args = SamplerArgs;
-    static constexpr int threads = 512, shared_bytes = 0;
+    static constexpr int threads = 512, shared_bytes = 0, residency = 2;
 
     __device__ static void run(const Args& args) {
+        using Block = detail::DeviceBlock<threads>;
         __shared__ MaximumShared shared;
-        __shared__ detail::DeviceBlock<threads>::Scratch scratch;
+        __shared__ Block::Scratch scratch;
         launch_next();
-        const int row = static_cast<int>(blockIdx.y);
-        const SamplerSettings settings = args.rows[row].sampler->settings;
+        const int row = static_cast<int>(blockIdx.y), slice = static_cast<int>(blockIdx.x);
+        const SamplerState* state = args.rows[row].sampler;
+        const float* logits = args.rows[row].logits;
+        const SamplerSettings settings = state->settings;
+        const SamplerTask task = sampler_task(args, settings, row, slice);
+        const unsigned blocked =
+            blocked_ids<Block>(settings.blocked, task.slice, static_cast<int>(threadIdx.x));
         wait_for_previous();
-        detail::DeviceBlock<threads> block(scratch);
-        find_maximum(block, shared, args, settings, row, static_cast<int>(blockIdx.x));
+        Block block(scratch);
+        find_maximum(block, shared, task, settings, state, logits, [=](int) { return blocked; });
     }
 };
 
-/// Ids and masses by bins of logits.
-struct SamplerHistogram {
+/// What the options need of each slice.
+struct SamplerCollect {
     using Args = SamplerArgs;
-    static constexpr int threads = 512, shared_bytes = 0;
+    static constexpr int threads = 512, shared_bytes = 0, residency = 2;
 
     __device__ static void run(const Args& args) {
-        __shared__ HistogramShared shared;
-        __shared__ detail::DeviceBlock<threads>::Scratch scratch;
+        using Block = detail::DeviceBlock<threads>;
+        __shared__ CollectShared shared;
+        __shared__ Block::Scratch scratch;
         launch_next();
         const int row = static_cast<int>(blockIdx.y);
-        const SamplerSettings settings = args.rows[row].sampler->settings;
+        const SamplerState* state = args.rows[row].sampler;
+        const SamplerSettings settings = state->settings;
+        const SamplerTask task = sampler_task(args, settings, row, static_cast<int>(blockIdx.x));
         wait_for_previous();
-        detail::DeviceBlock<threads> block(scratch);
-        fill_histogram(block, shared, args, settings, row, static_cast<int>(blockIdx.x));
-    }
-};
-
-/// Draws for the ids that are kept, and for the edge, which it lists.
-struct SamplerGather {
-    using Args = SamplerArgs;
-    static constexpr int threads = 512, shared_bytes = 0;
-
-    __device__ static void run(const Args& args) {
-        __shared__ GatherShared shared;
-        __shared__ detail::DeviceBlock<threads>::Scratch scratch;
-        launch_next();
-        const int row = static_cast<int>(blockIdx.y);
-        const SamplerSettings settings = args.rows[row].sampler->settings;
-        wait_for_previous();
-        detail::DeviceBlock<threads> block(scratch);
-        gather(block, shared, args, settings, row, static_cast<int>(blockIdx.x));
+        Block block(scratch);
+        collect(block, shared, task, settings, state);
     }
 };
 
 /// The id.
 struct SamplerChoose {
     using Args = SamplerArgs;
-    static constexpr int threads = 1024, shared_bytes = 0;
+    static constexpr int threads = 512, shared_bytes = 0, residency = 2;
 
     __device__ static void run(const Args& args) {
+        using Block = detail::DeviceBlock<threads>;
         __shared__ ChooseShared shared;
-        __shared__ detail::DeviceBlock<threads>::Scratch scratch;
+        __shared__ SamplerSettings settings;  // shared for lack of registers
+        __shared__ SamplerTask task;
+        __shared__ Block::Scratch scratch;
         launch_next();
-        const int row = static_cast<int>(blockIdx.x);
-        const SamplerSettings settings = args.rows[row].sampler->settings;
+        // Most blocks are idle for most options: the others, of slice 0, begin first.
+        const unsigned number = blockIdx.x + gridDim.x * blockIdx.y;
+        const int row = static_cast<int>(number % gridDim.y);
+        SamplerState* state = args.rows[row].sampler;
+        if (threadIdx.x == 0) {
+            settings = state->settings;
+            task = sampler_task(args, settings, row, static_cast<int>(number / gridDim.y));
+        }
+        __syncthreads();
         wait_for_previous();
-        detail::DeviceBlock<threads> block(scratch);
-        choose(block, shared, args, settings, row);
+        Block block(scratch);
+        choose(block, shared, task, args, settings, state, args.rows[row]);
     }
 };
 

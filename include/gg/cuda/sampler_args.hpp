@@ -2,13 +2,14 @@
 // arguments of a launch. Plain structs, the same on host and device. Includes nothing from the system.
 //
 // Workspace of a row, for a vocabulary of V ids (16 bytes an id; nothing in it has to be initialised):
-//   logits       float [V]      after the penalty, blocked ids -infinity
-//   listed       key [V]        ids on the edge of what is kept
-//   scores       unsigned [V]   their draws
+//   listed_count, slices_done   one each
+//   masses       mass [short]   probability masses of the first listed ids
+//   bin_mass     sums of probability masses; bin_count: ids; a bin is a range of logits
 //   slice_first  key [slices]   first id in the order, of each slice
 //   slice_draw   key [slices]   largest draw among the ids that are surely kept, of each slice
-//   bin_mass     sums of probability masses; bin_count: ids; a bin is a range of logits
-//   cut, listed_count   one each
+//   logits       float [V]      after the penalty, blocked ids -infinity
+//   scores       unsigned [V]   the draws of the listed ids
+//   listed       key [V]        ids that may be kept, or that are on the edge of what is
 #pragma once
 
 #include "gg/cuda/rows.hpp"
@@ -70,54 +71,59 @@ enum SamplerStatus : int {
     sampler_nan = -2            ///< sampler_nan - id: the logit of this id, the lowest such, is a NaN
 };
 
-/// Ids that one block of the grid looks at.
-inline constexpr int sampler_slice = 2048;
+/// Most ids that one block of the grid looks at.
+inline constexpr int sampler_largest_slice = 2048;
 /// Bins of logits.
 inline constexpr int sampler_bins = 1024;
+/// Ids in a list that is looked at pair by pair, and most first ids of slices that give a threshold.
+inline constexpr int sampler_short_list = 128;
 
-GG_HD constexpr int sampler_slices(int vocabulary) {
-    return (vocabulary + sampler_slice - 1) / sampler_slice;
+/// Ids that one block of the grid looks at, as a power of two: a small vocabulary also has many slices, since
+/// their first ids say where top-k may end.
+GG_HD constexpr int sampler_slice_bits(int vocabulary) {
+    return vocabulary > 1 << 17 ? 11 : vocabulary > 1 << 16 ? 10 : vocabulary > 1 << 15 ? 9 : 8;
 }
-
-struct Cut;  // sampler_selection.hpp
+GG_HD constexpr int sampler_slices(int vocabulary) {
+    const int bits = sampler_slice_bits(vocabulary);
+    return (vocabulary + (1 << bits) - 1) >> bits;
+}
 
 /// Pointers into the workspace of one row.
 struct SamplerRow {
-    float* logits;
-    unsigned long long* listed;
-    unsigned* scores;
-    unsigned long long* slice_first;
-    unsigned long long* slice_draw;
+    unsigned* listed_count;
+    unsigned* slices_done;
+    unsigned long long* masses;
     unsigned long long* bin_mass;
     unsigned* bin_count;
-    unsigned* listed_count;
-    Cut* cut;
+    unsigned long long* slice_first;
+    unsigned long long* slice_draw;
+    float* logits;
+    unsigned* scores;
+    unsigned long long* listed;
 };
 
 namespace detail {
 
-GG_HD constexpr unsigned long long align_256(unsigned long long bytes) {
-    return (bytes + 255) / 256 * 256;
-}
-
-/// Where each part of a row begins, and last the bytes of a row.
+/// Where each part of a row begins, and last the bytes of a row. What has a fixed size comes first, so that
+/// few addresses have to be computed; each part begins at a multiple of 256.
 struct SamplerLayout {
-    unsigned long long listed, scores, slice_first, slice_draw, bin_mass, bin_count, listed_count, cut, bytes;
+    static constexpr unsigned masses = 256, bin_mass = masses + 8 * sampler_short_list,
+                              bin_count = bin_mass + 8 * sampler_bins,
+                              slice_first = bin_count + 4 * sampler_bins;
+    unsigned long long slice_draw, logits, scores, listed, bytes;
 };
 
 GG_HD constexpr SamplerLayout sampler_layout(int vocabulary) {
-    const auto ids = static_cast<unsigned long long>(vocabulary);
-    const auto slices = static_cast<unsigned long long>(sampler_slices(vocabulary));
+    // What is looked at pair by pair is read without knowing how much of it there is.
+    const int least = vocabulary > sampler_short_list ? vocabulary : sampler_short_list;
+    const auto ids = static_cast<unsigned>(least + 63) / 64 * 64;
+    const auto slices = static_cast<unsigned>(sampler_slices(vocabulary) + 31) / 32 * 32;
     SamplerLayout at{};
-    at.listed = align_256(4 * ids);
-    at.scores = at.listed + align_256(8 * ids);
-    at.slice_first = at.scores + align_256(4 * ids);
-    at.slice_draw = at.slice_first + align_256(8 * slices);
-    at.bin_mass = at.slice_draw + align_256(8 * slices);
-    at.bin_count = at.bin_mass + 8 * sampler_bins;
-    at.listed_count = at.bin_count + 4 * sampler_bins;
-    at.cut = at.listed_count + 64;
-    at.bytes = at.listed_count + 256;
+    at.slice_draw = SamplerLayout::slice_first + 8ULL * slices;
+    at.logits = at.slice_draw + 8ULL * slices;
+    at.scores = at.logits + 4ULL * ids;
+    at.listed = at.scores + 4ULL * ids;
+    at.bytes = at.listed + 8ULL * ids;
     return at;
 }
 
@@ -131,15 +137,16 @@ GG_HD constexpr unsigned long long sampler_workspace_bytes(int vocabulary, int r
 GG_HD inline SamplerRow sampler_row(const SamplerArgs& args, int row) {
     const detail::SamplerLayout at = detail::sampler_layout(args.vocabulary);
     unsigned char* base = args.workspace + at.bytes * static_cast<unsigned long long>(row);
-    return {reinterpret_cast<float*>(base),
-            reinterpret_cast<unsigned long long*>(base + at.listed),
-            reinterpret_cast<unsigned*>(base + at.scores),
-            reinterpret_cast<unsigned long long*>(base + at.slice_first),
-            reinterpret_cast<unsigned long long*>(base + at.slice_draw),
+    return {reinterpret_cast<unsigned*>(base),
+            reinterpret_cast<unsigned*>(base + 4),
+            reinterpret_cast<unsigned long long*>(base + at.masses),
             reinterpret_cast<unsigned long long*>(base + at.bin_mass),
             reinterpret_cast<unsigned*>(base + at.bin_count),
-            reinterpret_cast<unsigned*>(base + at.listed_count),
-            reinterpret_cast<Cut*>(base + at.cut)};
+            reinterpret_cast<unsigned long long*>(base + at.slice_first),
+            reinterpret_cast<unsigned long long*>(base + at.slice_draw),
+            reinterpret_cast<float*>(base + at.logits),
+            reinterpret_cast<unsigned*>(base + at.scores),
+            reinterpret_cast<unsigned long long*>(base + at.listed)};
 }
 
 }  // namespace gg::cuda

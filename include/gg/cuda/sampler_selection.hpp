@@ -6,6 +6,9 @@
 //   threads                     their number, static constexpr
 //   phase(f)                    f(thread) for all threads, then a barrier
 //   reduce<T>(f, combine)       combine of all f(thread), known to all threads; ends with a barrier
+//   largest(f)                  the same for the largest of keys
+//   last(done, count)           adds the block to those that are done; whether it is the last of `count`, and
+//                               sees what the others wrote before
 //   scan(value, use)            use(thread, Tally of value(thread') of all threads before), between barriers
 //   load(p)                     what an earlier kernel wrote
 //   add(p, n), set_bits(p, bits)  atomic; add gives the old value
@@ -19,8 +22,10 @@
 
 #if defined(__CUDA_ARCH__)
 #define GG_UNROLL _Pragma("unroll")
+#define GG_ROLLED _Pragma("unroll 1")
 #else
 #define GG_UNROLL
+#define GG_ROLLED
 #endif
 
 namespace gg::cuda {
@@ -83,35 +88,28 @@ GG_HD inline int logit_bin(float logit, float largest) {
 /// is_listed may be, all others are not.
 struct Cut {
     int sure_end;
-    int count_bin;                   ///< the bin in which the last id that top-k keeps lies
-    unsigned count_needed;           ///< top-k keeps so many of that bin; 0 if all of it
+    int count_first;                 ///< the last id that top-k keeps lies in this bin or a later one,
+    int count_bin;                   ///< at the latest in this one
+    unsigned count_needed;           ///< top-k keeps so many of these bins; 0 if all
     int first_bin;                   ///< the last id that top-p keeps lies in this bin,
     int last_bin;                    ///< in this one or between; before first_bin if top-p is off
-    unsigned long long mass_before;  ///< of the bins before count_bin
+    unsigned long long mass_before;  ///< of the bins before count_first
     unsigned long long mass_kept;    ///< of the bins that top-k keeps, count_bin included
     unsigned long long mass_sure;    ///< of the bins before first_bin
 
     GG_HD bool is_listed(int bin) const {
-        return (bin >= first_bin && bin <= last_bin) || (count_needed != 0 && bin == count_bin);
+        return (bin >= first_bin && bin <= last_bin) ||
+               (count_needed != 0 && bin >= count_first && bin <= count_bin);
     }
 };
-static_assert(sizeof(Cut) <= 192);
-
 /// No id is cut.
 GG_HD inline Cut no_cut() {
-    return {sampler_bins, 0, 0, 1, 0, 0, 0, 0};
+    return {sampler_bins, 0, 0, 0, 1, 0, 0, 0, 0};
 }
 
-/// The cut that an earlier kernel stored.
-template <class Block>
-GG_HD Cut load_cut(Block& block, const Cut* p) {
-    return {block.load(&p->sure_end),  block.load(&p->count_bin), block.load(&p->count_needed),
-            block.load(&p->first_bin), block.load(&p->last_bin),  block.load(&p->mass_before),
-            block.load(&p->mass_kept), block.load(&p->mass_sure)};
-}
-
-GG_HD inline bool needs_cut(const SamplerSettings& settings, int vocabulary) {
-    return settings.top_p < 1.0F || (settings.top_k > 0 && settings.top_k < vocabulary);
+/// The cut of a list that begins with the row's first id and has more ids than top-k keeps: nothing is known.
+GG_HD inline Cut whole_list(unsigned top_k) {
+    return {0, 0, sampler_bins - 1, top_k, 0, sampler_bins - 1, 0, 0, 0};
 }
 
 /// The mass that top-p must reach, at least 1: one id is always kept.
@@ -160,7 +158,7 @@ GG_HD Cut find_cut(Block& block, Cells& cells, Cut& shared, const SamplerSetting
             for (int bin = thread * each; bin < (thread + 1) * each; ++bin) {
                 const Tally after = before + cells.get(bin);
                 if (before.count < limit && limit <= after.count) {
-                    shared.count_bin = bin;
+                    shared.count_first = shared.count_bin = bin;
                     shared.count_needed = limit == after.count ? 0 : limit - before.count;
                     shared.mass_before = before.mass;
                     shared.mass_kept = after.mass;
@@ -175,6 +173,7 @@ GG_HD Cut find_cut(Block& block, Cells& cells, Cut& shared, const SamplerSetting
         wanted_mass(settings.top_p, shared.count_needed != 0 ? shared.mass_before : shared.mass_kept);
     const unsigned long long most = wanted_mass(settings.top_p, shared.mass_kept);
     block.phase([&](int thread) {
+        GG_ROLLED
         for (int bin = thread; bin < sampler_bins; bin += Block::threads) {
             const unsigned long long before = bin == 0 ? 0 : cells.mass(bin - 1), after = cells.mass(bin);
             if (before < least && least <= after) {
@@ -281,6 +280,7 @@ GG_HD SamplerKey select_key(Block& block, Cells& cells, Found& shared, const Key
         const int bits = shift < 10 ? shift : 10;
         shift -= bits;
         block.phase([&](int thread) {
+            GG_ROLLED
             for (int cell = thread; cell < sampler_bins; cell += Block::threads) cells.clear(cell);
         });
         block.phase([&](int thread) {
