@@ -1,8 +1,8 @@
 // Where does the time of a decoding step go? Kernels that note when their blocks ran say it, stage by stage.
 //
-// A stage's time is from the end of the stage before it to its own end, so that all add up to the step. Of it,
-// `reach` passes until its first block has the results of the stage before, `work` is the rest. Weights that
-// were fetched before that count into the stage all the same, so its GB/s can exceed the ceiling.
+// A stage's time is from the end of the stage before it to its own end, so that all add up to the step. Of
+// it, `reach` passes until its first block has the results of the stage before, `work` is the rest. Weights
+// that were fetched before that count into the stage all the same, so its GB/s can exceed the ceiling.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
@@ -37,7 +37,8 @@ struct Options {
 struct Stage {
     double bytes = 0;
     int launches = 0;  ///< of a step
-    std::vector<double> time, reach, spread, early;
+    std::vector<double> time, reach, tail, early;
+    std::vector<double> at[cuda::moments], block_end;
     unsigned crowd = 0;  ///< the most blocks of a launch on one multiprocessor
 };
 
@@ -75,26 +76,32 @@ void report(const std::vector<cuda::LaunchTimes>& launches, const cuda::StageLog
             stage.bytes = bytes[launch.name];
             stage.launches = std::max(stage.launches, ++count[launch.name]);
             stage.time.push_back(from(before, launch.end));
-            stage.reach.push_back(from(before, launch.first_waited));
-            stage.spread.push_back(from(launch.first_end, launch.end));
+            stage.reach.push_back(from(before, launch.waited));
+            stage.tail.push_back(from(launch.first_end, launch.end));
             stage.early.push_back(from(launch.begin, before));
+            for (int m = 0; m < cuda::moments; ++m) stage.at[m].push_back(launch.at[m] / 1e3);
+            stage.block_end.push_back(launch.block_end / 1e3);
             stage.crowd = std::max(stage.crowd, launch.crowd);
         }
     }
-    std::printf("%-34s %5s %5s %9s %9s %9s %9s %9s %7s %9s\n", "stage", "times", "crowd", "us", "us reach", "us spread",
-                "us early", "MB", "GB/s", "us a step");
+    std::printf("%-28s %5s %5s %7s %6s %6s %6s %6s %6s %6s %6s %6s %6s %8s %6s %7s\n", "stage, microseconds",
+                "times", "crowd", "time", "early", "reach", "ready", "fetch", "mult", "toget", "store", "end",
+                "tail", "MB", "GB/s", "a step");
     for (const std::string& name : order) {
         const Stage& s = stages[name];
         const double time = measure_of(s.time).median;
-        std::printf("%-34s %5d %5u %9.2f %9.2f %9.2f %9.2f %9.3f %7.0f %9.1f\n", name.c_str(), s.launches, s.crowd, time,
-                    measure_of(s.reach).median, measure_of(s.spread).median, measure_of(s.early).median,
-                    s.bytes / 1e6, s.bytes / time / 1e3, time * s.launches);
+        std::printf("%-28s %5d %5u %7.2f", name.c_str(), s.launches, s.crowd, time);
+        for (const std::vector<double>* values :
+             {&s.early, &s.reach, &s.at[cuda::ready], &s.at[cuda::fetched], &s.at[cuda::multiplied],
+              &s.at[cuda::together], &s.at[cuda::stored], &s.block_end, &s.tail})
+            std::printf(" %6.2f", measure_of(*values).median);
+        std::printf(" %8.3f %6.0f %7.1f\n", s.bytes / 1e6, s.bytes / time / 1e3, time * s.launches);
         Row row{model, "stage " + name, measure_of(s.time), "us", s.bytes, {}};
         if (s.bytes > 0) row.ceiling = s.bytes / ceiling / 1e3;
         rows.push_back(row);
     }
     rows.push_back({model, "step with noted times", measure_of(totals), "us"});
-    std::printf("%-34s %5s %9.1f of %zu steps\n", "step", "", measure_of(totals).median, totals.size());
+    std::printf("%-28s %27.1f, median of %zu\n", "step", measure_of(totals).median, totals.size());
 }
 
 void run(const Options& options, Origin origin) {
@@ -108,8 +115,7 @@ void run(const Options& options, Origin origin) {
         synthetic = SyntheticFile::of_preset(options.preset);
     else
         opened = gguf::File::open(options.file);
-    const std::string name =
-        synthetic ? options.preset : std::filesystem::path(options.file).stem().string();
+    const std::string name = synthetic ? options.preset : std::filesystem::path(options.file).stem().string();
     const double ceiling = read_ceiling(device, cuda::device_headers());
     cuda::StageLog log;
     cuda::LoadOptions loading;
@@ -146,7 +152,8 @@ int main(int argc, char** argv) {
         ->check(CLI::IsMember(
             std::vector<std::string>(std::begin(synthetic_presets), std::end(synthetic_presets))));
     app.add_option("-m,--model", options.file, "A GGUF file");
-    app.add_option("--depth", options.depth, "Tokens in front")->check(runner::number_range(0, 1e6, "0 or more"));
+    app.add_option("--depth", options.depth, "Tokens in front")
+        ->check(runner::number_range(0, 1e6, "0 or more"));
     app.add_option("--steps", options.steps, "Steps")->check(runner::number_range(3, 200, "3 to 200"));
     app.add_option("--device", options.device, "CUDA's number of the GPU")
         ->check(runner::number_range(0, 63, "0 to 63"));
@@ -154,7 +161,8 @@ int main(int argc, char** argv) {
     app.add_option("--commit", options.commit, "What was built, where git cannot tell")->type_name("NAME");
     try {
         app.parse(argc, argv);
-        if (options.preset.empty() == options.file.empty()) throw CLI::RequiredError("one of --preset and -m");
+        if (options.preset.empty() == options.file.empty())
+            throw CLI::RequiredError("one of --preset and -m");
     } catch (const CLI::CallForHelp&) {
         runner::write_output(app.help());
         return 0;

@@ -236,10 +236,10 @@ TEST_CASE("output stage, without a router") {
 TEST_CASE("output stage, with the sums of a router") {
     GG_NEED_GPU();
     SECTION("MXFP4, 32 experts, one row") {
-        check_one_row<OutputCase<TestDims<LargeChip, 2880, 8, 1, 64>, MXFP4, 1, 32>>(12);
+        check_one_row<OutputCase<TestDims<LargeChip, 2880, 9, 1, 64>, MXFP4, 1, 32>>(12);
     }
     SECTION("Q8_0, 5 experts, eight rows") {
-        check_rows<OutputCase<TestDims<LargeChip, 320, 5, 1, 40>, Q8_0, 8, 5>>(13);
+        check_rows<OutputCase<TestDims<LargeChip, 344, 5, 1, 40>, Q8_0, 8, 5>>(13);
     }
     SECTION("F16, 128 experts, small chip") {
         check_one_row<OutputCase<TestDims<SmallChip, 344, 64, 8, 64>, F16, 1, 128>>(14);

@@ -16,12 +16,13 @@
 
 namespace cuda_test {
 
-/// gg::cuda::load_model with the embedded headers; `synthetic` if the file is one of those. Defined in
-/// golden_test.cpp, so that the backend is compiled once in this program.
+/// gg::cuda::load_model with the embedded headers; `synthetic` if the file is one of those, `log` to note when
+/// kernels run. Defined in golden_test.cpp, so that the backend is compiled once in this program.
 std::unique_ptr<gg::Model> load(const gg::gguf::File& file,
                                 gg::cuda::Launches launches = gg::cuda::Launches::early_graph,
                                 const std::vector<std::string>& compile_options = {},
-                                const gg::SyntheticFile* synthetic = nullptr);
+                                const gg::SyntheticFile* synthetic = nullptr,
+                                gg::cuda::StageLog* log = nullptr);
 
 /// Logits of every position.
 using Logits = std::vector<std::vector<float>>;

@@ -153,10 +153,18 @@ TEST_CASE("share_of is the inverse of share_begin") {
     CHECK(faults.count == 0);
 }
 
-TEST_CASE("a copy brings about 2 KiB") {
-    CHECK(tiles_per_copy(544) == 4);
-    CHECK(tiles_per_copy(1088) == 2);
-    CHECK(tiles_per_copy(2048) == 1);
+TEST_CASE("a warp's memory holds as many tiles as it can, in pieces of about 2 KiB") {
+    const auto copies = [](int bytes, int tile_bytes) {
+        const detail::CopyPlan plan = detail::plan_copies(bytes, tile_bytes);
+        return std::pair(plan.tiles, plan.depth);
+    };
+    CHECK(copies(12 * 544, 544) == std::pair(4, 3));
+    CHECK(copies(11 * 544 - 1, 544) == std::pair(5, 2));
+    CHECK(copies(7 * 1088 - 1, 1088) == std::pair(2, 3));
+    CHECK(copies(5 * 1088, 1088) == std::pair(1, 5));
+    CHECK(copies(2 * 2048, 2048) == std::pair(1, 2));
+    CHECK(copies(2 * 2048 - 1, 2048).second == 0);
+    CHECK(copies(-1, 544).second == 0);
 }
 
 TEST_CASE("plans of rows that blocks share cover every tile once") {

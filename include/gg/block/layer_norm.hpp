@@ -31,11 +31,23 @@ struct LayerNorm {
         return 1.0f / sqrt(sum_of_squares / static_cast<float>(width) + epsilon);
     }
 
+    /// The weights of one element, to be read ahead of its use.
+    struct Element {
+        float gain, bias;
+    };
+    template <class Store>
+    GG_HD GG_INLINE static Element element(const Weights<Store>& weights, int i) {
+        return {weights.gain[i], weights.bias[i]};
+    }
+
     /// One element.
+    GG_HD GG_INLINE static float apply(const Element& element, float x, float mean, float scale) {
+        return (x - mean) * scale * element.gain + element.bias;
+    }
     template <class Store>
     GG_HD GG_INLINE static float apply(const Weights<Store>& weights, int i, float x, float mean,
                                        float scale) {
-        return (x - mean) * scale * weights.gain[i] + weights.bias[i];
+        return apply(element(weights, i), x, mean, scale);
     }
 };
 

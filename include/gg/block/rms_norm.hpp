@@ -29,11 +29,23 @@ struct RmsNorm {
         return 1.0f / sqrt(sum_of_squares / static_cast<float>(width) + epsilon);
     }
 
-    /// One element; `mean` is 0 here.
+    /// The weights of one element, to be read ahead of its use.
+    struct Element {
+        float gain;
+    };
     template <class Store>
-    GG_HD GG_INLINE static float apply(const Weights<Store>& weights, int i, float x, float /*mean*/,
+    GG_HD GG_INLINE static Element element(const Weights<Store>& weights, int i) {
+        return {weights.gain[i]};
+    }
+
+    /// One element; `mean` is 0 here.
+    GG_HD GG_INLINE static float apply(const Element& element, float x, float /*mean*/, float scale) {
+        return x * scale * element.gain;
+    }
+    template <class Store>
+    GG_HD GG_INLINE static float apply(const Weights<Store>& weights, int i, float x, float mean,
                                        float scale) {
-        return x * scale * weights.gain[i];
+        return apply(element(weights, i), x, mean, scale);
     }
 };
 

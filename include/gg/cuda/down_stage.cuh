@@ -62,7 +62,6 @@ struct DownStage {
 
     /// Each row's own activations of an expert; zeros for one that it does not use.
     struct RoutedActivations {
-        static constexpr bool ahead = true;
         static constexpr int stride = operand_stride(Feed::width);
         static constexpr Size plane = Size(rows) * Feed::used * stride;
 
@@ -76,8 +75,8 @@ struct DownStage {
         }
         template <class Place>
         GG_DEVICE void load(const Place& place, int block, uint4 (&x)[Operand::planes]) const {
-            const int rank = rows == 1 ? place.expert : ranks[place.expert];
-            const unsigned short* from = lane_base + rank * stride + place.k * 64 + 32 * block;
+            const int expert = place.k / columns, rank = rows == 1 ? expert : ranks[expert];
+            const unsigned short* from = lane_base + rank * stride + place.k % columns * 64 + 32 * block;
 #pragma unroll
             for (int p = 0; p < Operand::planes; ++p)
                 x[p] = rank < 0 ? make_uint4(0, 0, 0, 0)
@@ -94,8 +93,11 @@ struct DownStage {
         const int tiles = Shape::shape.row_tiles * stream.columns(), block = static_cast<int>(blockIdx.x);
         const int begin = share_begin(tiles, block, plan.blocks),
                   end = share_begin(tiles, block + 1, plan.blocks);
-        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end,
-                                                     end - begin);
+        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end);
+        SlotSums<Shape, Dims::hidden, Once<Chosen_>> sums(begin, end, stream.columns(), args.used_rows,
+                                                          {args, choice});
+        Router router(reinterpret_cast<float*>(Product::activations(shared)), args.router, sums.first_row(),
+                      sums.row_count());
         wait_for_previous();
         const auto activations = [&] {
             if constexpr (Shape::copied > 0)
@@ -106,31 +108,32 @@ struct DownStage {
             else
                 return Activations(args.h, product.lane, args.used_rows);
         }();
-        const Router router(reinterpret_cast<float*>(Product::activations(shared) + Shape::copied));
-        product.run(feed, stream, activations, begin, end, end - begin,
-                    [&](int first_row, int row_count, const Sum& sum) {
-                        store_partial_sums<Shape, Dims::hidden>(
-                            args.out, args.used_rows, first_row, row_count, sum,
-                            [&](int i, int n) { return once(args, choice, i, n); }, router.keep(first_row),
-                            stream.columns());
-                        router.add_up(args.router, args.router_sums, args.used_rows, first_row, row_count);
-                    });
+        sums.read_residual();
+        product.run(
+            feed, stream, activations, begin, end,
+            ResidualFinish<decltype(sums), Router>{sums, router, args.out, args.router_sums, args.used_rows});
     }
 
-    /// What is added to element i of row n once.
     template <class Chosen_>
-    GG_DEVICE static float once(const Args& args, const Chosen_& choice, int i, int n) {
-        float value = residual_value<Dims::hidden, rows, max_slots>(args.x, n, i);
-        if (!args.bias) return value;
-        if constexpr (Feed::routed) {
+    struct Once {
+        const Args& args;
+        const Chosen_& choice;
+        GG_DEVICE float constant(int i, int n) const {
+            if (!args.bias) return 0.0f;
+            if constexpr (Feed::routed) {
+                float sum = 0.0f;
 #pragma unroll
-            for (int r = 0; r < Feed::used; ++r)
-                value += choice.weight[n][r] * args.bias[Size(choice.expert[n][r]) * Dims::hidden + i];
-        } else {
-            value += args.bias[i];
+                for (int r = 0; r < Feed::used; ++r)
+                    sum += choice.weight[n][r] * args.bias[Size(choice.expert[n][r]) * Dims::hidden + i];
+                return sum;
+            } else {
+                return args.bias[i];
+            }
         }
-        return value;
-    }
+        GG_DEVICE float residual(int i, int n) const {
+            return residual_value<Dims::hidden, rows, max_slots>(args.x, n, i);
+        }
+    };
 };
 
 }  // namespace gg::cuda

@@ -45,7 +45,8 @@ struct Embed {
                 if (hidden % 32 == 0 || 32 * chunk + i < hidden) x[32 * chunk + i] = values[i];
         }
         if (!args.inverse_frequency) return;
-        for (int i = threadIdx.x; i < half; i += threads) {
+        // Threads from the end, which have no chunk of a narrow row.
+        for (int i = threads - 1 - static_cast<int>(threadIdx.x); i < half; i += threads) {
             const double angle = position * args.inverse_frequency[i];
             args.cosines[static_cast<Size>(row) * half + i] =
                 static_cast<float>(::cos(angle) * args.magnitude);

@@ -34,85 +34,104 @@ struct FeedForward<MixtureOfExperts<Activation_, BiasPolicy>, Dims> {
     GG_HD static constexpr int most(int rows) { return most_experts(rows, used, experts); }
 };
 
-/// Chooses experts from the sums that the stage before left.
-template <class FeedForward, int rows, int warps>
-struct Route {
+/// Chooses experts from the sums that the stage before left. Made before the wait, so that the router's bias
+/// is at hand.
+template <class FeedForward, int rows, int multiprocessors>
+class Route {
+  public:
     static constexpr int experts = FeedForward::experts, used = FeedForward::used;
     static constexpr int most = FeedForward::most(rows);
-    static constexpr int threads = warps * warp_size;
     static constexpr int sums = rows * experts;
-    static constexpr int parts = sum_parts(threads, sums);
-    static constexpr int lane_experts = (experts + warp_size - 1) / warp_size;
+    static constexpr int parts = experts > 0 ? sum_parts(512, sums) : 1;
+    static constexpr int part_blocks = (multiprocessors + parts - 1) / parts;
+    static constexpr int lane_experts = experts > 0 ? (experts + warp_size - 1) / warp_size : 1;
     using Chosen = Choice<rows, used, most>;
 
-    /// Floats of shared memory that run needs.
-    static constexpr int partial_floats = parts * sums;
+    /// Shared memory that gather needs.
+    static constexpr int shared_bytes = parts * sums * 4;
+
+    GG_DEVICE explicit Route(const float* bias) : lane_(static_cast<int>(threadIdx.x) % warp_size) {
+#pragma unroll
+        for (int j = 0; j < lane_experts; ++j) {
+            const int e = lane_ + j * warp_size;
+            bias_[j] = bias && e < experts ? bias[e] : 0.0f;
+        }
+    }
 
     /// router_sums [blocks][rows][experts] in a few parts to shared memory.
-    GG_DEVICE static void gather(const float* router_sums, int blocks, int used_rows, float* partial) {
-        for (int i = static_cast<int>(threadIdx.x); i < parts * sums; i += threads) {
+    GG_DEVICE void gather(const float* router_sums, int blocks, int used_rows, float* partial) const {
+        const int per_part = (blocks + parts - 1) / parts;
+        for (int i = static_cast<int>(threadIdx.x); i < parts * sums; i += static_cast<int>(blockDim.x)) {
             const int part = i / sums, column = i % sums;
-            const int to = share_begin(blocks, part + 1, parts);
+            const int from = part * per_part, left = blocks - from;
+            const float* at = router_sums + Size(from) * sums + column;
+            const bool live = column / experts < used_rows;
             float sum = 0.0f;
-            if (column / experts < used_rows)
-#pragma unroll 8
-                for (int b = share_begin(blocks, part, parts); b < to; ++b)
-                    sum += load_cg(router_sums + Size(b) * sums + column);
+            constexpr int batch = part_blocks < 12 ? part_blocks : 12;  // loads under way together
+#pragma unroll 1
+            for (int b = 0; b < per_part; b += batch) {
+                float part_of[batch];
+#pragma unroll
+                for (int k = 0; k < batch; ++k)
+                    part_of[k] =
+                        live && b + k < per_part && b + k < left ? load_cg(at + Size(b + k) * sums) : 0.0f;
+#pragma unroll
+                for (int k = 0; k < batch; ++k) sum += part_of[k];
+            }
             partial[i] = sum;
         }
     }
 
     /// One warp: the `used` largest logits of a row, ties to the lower index, NaN after every number; softmax
     /// over those alone, summed in rank order. `scale` is the norm's factor.
-    GG_DEVICE static void select(int row, const float* bias, float scale, const float* partial,
-                                 Chosen& choice) {
-        const int lane = static_cast<int>(threadIdx.x) % warp_size;
-        unsigned long long keys[lane_experts];
+    GG_DEVICE void select(int row, float scale, const float* partial, Chosen& choice) const {
+        unsigned keys[lane_experts];  // larger ones come first; 1: NaN, 0: none
 #pragma unroll
         for (int j = 0; j < lane_experts; ++j) {
-            const int e = lane + j * warp_size;
+            const int e = lane_ + j * warp_size;
             keys[j] = 0;
             if (e >= experts) continue;
-            float sum = 0.0f;
-            for (int part = 0; part < parts; ++part) sum += partial[part * sums + row * experts + e];
-            const float logit = sum * scale + (bias ? bias[e] : 0.0f);
-            keys[j] = logit == logit ? text::order_key(logit, static_cast<unsigned>(e)) : 0xFFFFFFFFu - e;
+            float part_of[parts], sum = 0.0f;
+#pragma unroll
+            for (int part = 0; part < parts; ++part) part_of[part] = partial[part * sums + row * experts + e];
+#pragma unroll
+            for (int part = 0; part < parts; ++part) sum += part_of[part];
+            const float logit = sum * scale + bias_[j];
+            keys[j] = logit == logit ? static_cast<unsigned>(text::order_key(logit, 0) >> 32) : 1u;
         }
         float logits[used], total = 0.0f;
 #pragma unroll
         for (int rank = 0; rank < used; ++rank) {
-            unsigned long long best = 0;
+            unsigned best = 0, index = experts;
 #pragma unroll
-            for (int j = 0; j < lane_experts; ++j) best = keys[j] > best ? keys[j] : best;
-#pragma unroll
-            for (int distance = 16; distance > 0; distance /= 2) {
-                const unsigned long long other = __shfl_xor_sync(whole_warp, best, distance);
-                best = other > best ? other : best;
-            }
+            for (int j = lane_experts - 1; j >= 0; --j)
+                if (keys[j] >= best && keys[j] > 0) best = keys[j], index = lane_ + j * warp_size;
+            const unsigned largest = warp_largest(best);
+            const unsigned expert = warp_smallest(best == largest ? index : experts);
 #pragma unroll
             for (int j = 0; j < lane_experts; ++j)
-                if (keys[j] == best) keys[j] = 0;
-            logits[rank] = best >> 32 ? text::key_logit(best) : quiet_nan();
-            if (lane == 0) choice.expert[row][rank] = static_cast<int>(text::key_id(best));
+                if (expert == static_cast<unsigned>(lane_ + j * warp_size)) keys[j] = 0;
+            logits[rank] = largest == 1 ? quiet_nan() : text::key_logit(Size(largest) << 32);
+            if (lane_ == 0) choose(choice, row, rank, static_cast<int>(expert));
         }
+        const float first = logits[0];
 #pragma unroll
-        for (int rank = 0; rank < used; ++rank) total += exp(logits[rank] - logits[0]);
-        if (lane == 0)
+        for (int rank = 0; rank < used; ++rank) {
+            logits[rank] = exp(logits[rank] - first);
+            total += logits[rank];
+        }
+        const float factor = 1.0f / total;
+        if (lane_ != 0) return;
 #pragma unroll
-            for (int rank = 0; rank < used; ++rank)
-                choice.weight[row][rank] = exp(logits[rank] - logits[0]) / total;
+        for (int rank = 0; rank < used; ++rank) choice.weight[row][rank] = logits[rank] * factor;
     }
 
-    /// Lists the experts that are used at all, when every row has chosen. Ends with a barrier.
+    /// Lists the experts that are used at all, when every row has chosen and all threads know. Ends with a
+    /// barrier, unless there is one row, whose choice is the list.
     GG_DEVICE static void list(int used_rows, Chosen& choice) {
+        if constexpr (rows == 1) return;
         const int thread = static_cast<int>(threadIdx.x);
-        if constexpr (rows == 1) {
-            if (thread < used) {
-                choice.listed[thread] = choice.expert[0][thread];
-                choice.rank[0][thread] = thread;
-            }
-            if (thread == 0) choice.count = used;
-        } else if (thread < warp_size) {
+        if (thread < warp_size) {
             int count = 0;
             for (int base = 0; base < experts; base += warp_size) {
                 const int e = base + thread;
@@ -135,19 +154,33 @@ struct Route {
         }
         __syncthreads();
     }
+
+  private:
+    int lane_;
+    float bias_[lane_experts];
+
+    GG_DEVICE static void choose(Chosen& choice, int row, int rank, int expert) {
+        choice.expert[row][rank] = expert;
+        if constexpr (rows == 1) {
+            choice.listed[rank] = expert;
+            choice.rank[0][rank] = rank;
+            choice.count = used;
+        }
+    }
 };
 
-/// Copies a choice for the next stage, by one block, and makes it visible: the next kernel may read it as
-/// soon as it has been launched, if this block calls launch_next after.
+/// Copies a choice for the next stage, by one warp of one block, and makes it visible: the next kernel may
+/// read it as soon as it has been launched, if of this block only this warp calls launch_next, and after.
 template <class Chosen>
-GG_DEVICE void publish(const Chosen& choice, void* to, int threads) {
+GG_DEVICE void publish(const Chosen& choice, void* to) {
     static_assert(sizeof(Chosen) % sizeof(int) == 0);
     const int* from = reinterpret_cast<const int*>(&choice);
-    for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(sizeof(Chosen) / sizeof(int));
-         i += threads)
+    __syncwarp();
+    for (int i = static_cast<int>(threadIdx.x) % warp_size;
+         i < static_cast<int>(sizeof(Chosen) / sizeof(int)); i += warp_size)
         static_cast<int*>(to)[i] = from[i];
-    __threadfence();
-    __syncthreads();
+    release_fence();
+    __syncwarp();
 }
 
 /// Reads what publish wrote; ends with a barrier.
@@ -164,34 +197,26 @@ template <class Chosen, int row_tiles_, int column_tiles_, int tile_bytes>
 struct ExpertRowsStream {
     struct Place {
         int row, k;
-        int expert;     ///< of the list
-        int inner_row;  ///< row tile within the expert's matrix
     };
     const unsigned char* tiles;
     Size expert_bytes;
     const Chosen* choice;
 
     GG_DEVICE static constexpr int columns() { return column_tiles_; }
-    GG_DEVICE Place at(int tile) const {
-        const int row = tile / column_tiles_;
-        return {row, tile % column_tiles_, row / row_tiles_, row % row_tiles_};
-    }
+    GG_DEVICE Place at(int tile) const { return {tile / column_tiles_, tile % column_tiles_}; }
     GG_DEVICE int in_row(const Place& p) const { return column_tiles_ - p.k; }
     GG_DEVICE void advance(Place& p, int count) const {
         p.k += count;
         if (p.k < column_tiles_) return;
         p.k = 0;
         ++p.row;
-        if (++p.inner_row < row_tiles_) return;
-        p.inner_row = 0;
-        ++p.expert;
     }
     GG_DEVICE const unsigned char* address(const Place& p) const {
-        return tiles + Size(choice->listed[p.expert]) * expert_bytes +
-               (Size(p.inner_row) * column_tiles_ + p.k) * tile_bytes;
+        return tiles + Size(choice->listed[p.row / row_tiles_]) * expert_bytes +
+               (Size(p.row % row_tiles_) * column_tiles_ + p.k) * tile_bytes;
     }
     GG_DEVICE int contiguous(const Place& p) const {
-        return (row_tiles_ - p.inner_row) * column_tiles_ - p.k;
+        return (row_tiles_ - p.row % row_tiles_) * column_tiles_ - p.k;
     }
 };
 
@@ -200,34 +225,27 @@ template <class Chosen, int column_tiles_, int tile_bytes, int fixed_count>
 struct ExpertColumnsStream {
     struct Place {
         int row;
-        int expert;  ///< of the list
-        int k;       ///< within the expert's row
+        int k;  ///< counted on over the experts of the list
     };
     const unsigned char* tiles;
     Size expert_bytes;
     const Chosen* choice;
     int count;
 
-    GG_DEVICE int experts() const { return fixed_count > 0 ? fixed_count : count; }
-    GG_DEVICE int columns() const { return experts() * column_tiles_; }
-    GG_DEVICE Place at(int tile) const {
-        const int row = tile / columns(), column = tile % columns();
-        return {row, column / column_tiles_, column % column_tiles_};
-    }
-    GG_DEVICE int in_row(const Place& p) const { return column_tiles_ - p.k; }
-    GG_DEVICE void advance(Place& p, int count) const {
-        p.k += count;
-        if (p.k < column_tiles_) return;
+    GG_DEVICE int columns() const { return (fixed_count > 0 ? fixed_count : count) * column_tiles_; }
+    GG_DEVICE Place at(int tile) const { return {tile / columns(), tile % columns()}; }
+    GG_DEVICE int in_row(const Place& p) const { return columns() - p.k; }
+    GG_DEVICE void advance(Place& p, int count_) const {
+        p.k += count_;
+        if (p.k < columns()) return;
         p.k = 0;
-        if (++p.expert < experts()) return;
-        p.expert = 0;
         ++p.row;
     }
     GG_DEVICE const unsigned char* address(const Place& p) const {
-        return tiles + Size(choice->listed[p.expert]) * expert_bytes +
-               (Size(p.row) * column_tiles_ + p.k) * tile_bytes;
+        return tiles + Size(choice->listed[p.k / column_tiles_]) * expert_bytes +
+               (Size(p.row) * column_tiles_ + p.k % column_tiles_) * tile_bytes;
     }
-    GG_DEVICE int contiguous(const Place& p) const { return column_tiles_ - p.k; }
+    GG_DEVICE int contiguous(const Place& p) const { return column_tiles_ - p.k % column_tiles_; }
 };
 
 }  // namespace gg::cuda

@@ -37,32 +37,28 @@ struct HeadStage {
         launch_next();
         Product product(shared);
         const Stream stream{args.tiles};
-        constexpr int columns = Shape::shape.column_tiles, round_tiles = plan.round_rows * columns;
+        constexpr int columns = Shape::shape.column_tiles;
         const int block = static_cast<int>(blockIdx.x);
         const int begin = share_begin(Shape::shape.row_tiles, block, plan.blocks) * columns;
         const int end = share_begin(Shape::shape.row_tiles, block + 1, plan.blocks) * columns;
-        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end,
-                                                     round_tiles);
+        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end);
+        Prologue norm(args.norm);
         wait_for_previous();
         if (threadIdx.x < rows)
             logits[threadIdx.x] =
                 static_cast<int>(threadIdx.x) < args.used_rows ? args.rows[threadIdx.x].logits : nullptr;
         auto* x = reinterpret_cast<unsigned short*>(Product::activations(shared));
-        Prologue::run(args.x, args.used_rows, args.norm, norm_shared, x, args.overflows);
+        norm.run(args.x, args.used_rows, norm_shared, x, args.overflows);
         const typename Shape::Activations activations(x, product.lane, args.used_rows);
-        product.run(feed, stream, activations, begin, end, round_tiles,
-                    [&](int first_row, int row_count, const Sum& sum) {
-                        const int values = row_count * tile_rows;
-                        jitter();
-                        for (int i = static_cast<int>(threadIdx.x); i < values * args.used_rows;
-                             i += plan.threads()) {
-                            const int n = i / values, local = i % values,
-                                      row_tile = first_row + local / tile_rows;
-                            const int row = first_row * tile_rows + local;
-                            if (row < Dims::vocabulary && logits[n])
-                                logits[n][row] = sum(row_tile, local % tile_rows, n);
-                        }
-                    });
+        product.run(feed, stream, activations, begin, end, [&](int first_row, int row_count, const Sum& sum) {
+            const int values = row_count * tile_rows;
+            jitter();
+            for (int i = static_cast<int>(threadIdx.x); i < values * args.used_rows; i += plan.threads()) {
+                const int n = i / values, local = i % values, row_tile = first_row + local / tile_rows;
+                const int row = first_row * tile_rows + local;
+                if (row < Dims::vocabulary && logits[n]) logits[n][row] = sum(row_tile, local % tile_rows, n);
+            }
+        });
     }
 };
 

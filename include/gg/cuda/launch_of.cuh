@@ -38,17 +38,24 @@ GG_HD constexpr int residency_of() {
 template <class Stage>
 GG_DEVICE void run_stage([[maybe_unused]] unsigned number, const typename Stage::Args& args) {
 #if defined(GG_STAMPS)
+    if (threadIdx.x < moments) moment_times()[threadIdx.x] = 0;
+    __syncthreads();
     const Size begin = global_time();
-    if (threadIdx.x == 0) waited_time() = begin;
     Stage::run(args);
     __syncthreads();
     if (threadIdx.x != 0 || !gg_stamp_log.stamps) return;
     const Size end = global_time();
-    const unsigned at = atomicAdd(gg_stamp_log.count, 1u);
-    if (at < gg_stamp_log.capacity)
-        gg_stamp_log.stamps[at] = {gg_stamp_log.unit * stamped_kernels + number,
-                                   blockIdx.x + gridDim.x * blockIdx.y, multiprocessor(), begin,
-                                   waited_time(), end};
+    const unsigned n = atomicAdd(gg_stamp_log.count, 1u);
+    if (n >= gg_stamp_log.capacity) return;
+    Stamp stamp = {gg_stamp_log.unit * stamped_kernels + number,
+                   blockIdx.x + gridDim.x * blockIdx.y,
+                   multiprocessor(),
+                   begin,
+                   end,
+                   {}};
+#pragma unroll
+    for (int m = 0; m < moments; ++m) stamp.at[m] = moment_times()[m];
+    gg_stamp_log.stamps[n] = stamp;
 #else
     Stage::run(args);
 #endif

@@ -3,17 +3,17 @@
 // tiles are added in a fixed order, and the stage says what becomes of a finished sum.
 //
 // A Stream says in which order tiles are multiplied:
-//   Place at(int tile)          where the tile with this number is: has `row`, the row of tiles, counted
-//                               on over all matrices
-//   in_row(Place)               tiles from here to the end of this row of one matrix, which has `k` one up
-//   each advance(Place&, count)      past as many of these columns()                   tiles in a row const
-//   unsigned char* address(Place) int contiguous(Place)       tiles from here that lie one behind the other
-//   in memory
+//   Place at(int tile)          where the tile with this number is: `row`, the row of tiles, counted on over
+//                               all matrices, and `k`, its column
+//   in_row(Place)               tiles from here to the end of the row
+//   advance(Place&, count)      past as many tiles, at most to the end of the row
+//   columns()                   tiles in a row
+//   const unsigned char* address(Place)
+//   int contiguous(Place)       tiles from here that lie one behind the other in memory
 // Activations say what operand B is:
 //   load(const Place&, int block, uint4 (&x)[planes])
 //                               columns 8t to 8t + 7 of 32-column block `block` of the tile's columns, of
 //                               row min(g, rows - 1)
-//   ahead                       whether to load a tile's activations before the tile before it is used
 // Bytes moved: the matrix once; activations as the stage has them.
 #pragma once
 
@@ -23,27 +23,58 @@
 
 namespace gg::cuda {
 
-/// Walks the tiles of a warp: its share of each round of its block's run.
-struct WarpTiles {
-    int tile, end;          ///< of this round
-    int round, next_round;  ///< tiles where this round and the next one begin
-    int block_end, round_tiles;
+/// Tiles whose instructions are mixed: two hide each other's latencies, and fit into the registers of half a
+/// multiprocessor as ptxas gives them out for compute capability 9.0; for others it would spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+inline constexpr int tiles_together = 2;
+#else
+inline constexpr int tiles_together = 1;
+#endif
 
-    GG_DEVICE static WarpTiles begin(int block_begin, int block_end, int round_tiles, int warp, int warps) {
-        WarpTiles w{0, 0, 0, block_begin, block_end, round_tiles};
-        w.enter_round(warp, warps);
+/// Walks the tiles of a warp: its share of each round of its block's run. `round_tiles` 0: there is one
+/// round.
+template <int warps, int round_tiles>
+struct WarpTiles {
+    int tile, end;  ///< of this round
+    int round;      ///< tile where this round begins
+    int block_end;
+
+    GG_DEVICE static WarpTiles begin(int block_begin, int block_end, int warp) {
+        WarpTiles w{0, 0, block_begin, block_end};
+        w.share(warp);
         return w;
     }
+    /// Where the next round begins.
+    GG_DEVICE int next_round() const {
+        return round_tiles == 0 || block_end - round < round_tiles ? block_end : round + round_tiles;
+    }
     /// Goes to the next round; returns whether there was one.
-    GG_DEVICE bool enter_round(int warp, int warps) {
-        round = next_round;
-        const int left = block_end - round, count = left < round_tiles ? left : round_tiles;
+    GG_DEVICE bool enter_round(int warp) {
+        if constexpr (round_tiles == 0) return false;
+        round = next_round();
+        share(warp);
+        return round < block_end;
+    }
+
+  private:
+    GG_DEVICE void share(int warp) {
+        const int count = next_round() - round;
         tile = round + share_begin(count, warp, warps);
         end = round + share_begin(count, warp + 1, warps);
-        next_round = round + count;
-        return count > 0;
     }
 };
+
+/// The warps, a bit each, that have any of tiles [from, to) of a round of `count` tiles.
+GG_DEVICE unsigned warps_of(int from, int to, int count, int warps) {
+    from = from > 0 ? from : 0;
+    to = to < count ? to : count;
+    const int last = share_of(count, to - 1, warps);
+    unsigned list = (2u << last) - (1u << share_of(count, from, warps));
+    if (count < warps)
+        for (int w = 0; w < last; ++w)
+            if (share_begin(count, w, warps) == share_begin(count, w + 1, warps)) list &= ~(1u << w);
+    return list;
+}
 
 /// Shared memory of a matvec stage with `plan`: the ring, sums, then activations.
 template <class Tile, class Shape>
@@ -52,6 +83,8 @@ struct Matvec {
     static constexpr int rows = Shape::rows;
     static_assert(plan.depth >= 2, "the stage's activations do not fit into this chip's shared memory");
     static constexpr int piece_bytes = plan.chunk_tiles * Tile::bytes;
+    using Tiles =
+        WarpTiles<plan.warps, Shape::shape.whole_rows ? plan.round_rows * Shape::shape.column_tiles : 0>;
 
     struct Shared {
         Size barriers[plan.warps][plan.depth];
@@ -77,7 +110,7 @@ struct Matvec {
     struct Feed {
         WeightRing<piece_bytes, plan.depth> ring;
         const Stream& stream;
-        WarpTiles tiles;
+        Tiles tiles;
         int warp;
 
         /// Fetches nothing yet.
@@ -86,23 +119,28 @@ struct Matvec {
               stream(s),
               tiles{},
               warp(m.warp) {}
-        GG_DEVICE Feed(const Matvec& m, Shared& shared, const Stream& s, int block_begin, int block_end,
-                       int round_tiles)
+        /// Begins to fetch before the wait, with the plan's pauses.
+        GG_DEVICE Feed(const Matvec& m, Shared& shared, const Stream& s, int block_begin, int block_end)
             : Feed(m, shared, s) {
-            start(block_begin, block_end, round_tiles);
+            start<plan.pause>(block_begin, block_end);
         }
-        /// Begins to fetch the warp's share of the block's run.
-        GG_DEVICE void start(int block_begin, int block_end, int round_tiles) {
-            tiles = WarpTiles::begin(block_begin, block_end, round_tiles, warp, plan.warps);
+        /// Begins to fetch the warp's share of the block's run, with pauses of so many nanoseconds.
+        template <int pause = 0>
+        GG_DEVICE void start(int block_begin, int block_end) {
+            tiles = Tiles::begin(block_begin, block_end, warp);
 #pragma unroll 1
-            for (int i = 0; i < plan.depth; ++i) fetch();
+            for (int i = 0; i < plan.depth; ++i) {
+                if (pause > 0 && i > 0) __nanosleep(pause);
+                fetch(i);
+            }
         }
-        GG_DEVICE void fetch() {
+        /// Fetches the next piece, if there is one, into piece `slot` of the ring.
+        GG_DEVICE void fetch(int slot) {
             while (tiles.tile >= tiles.end)
-                if (!tiles.enter_round(warp, plan.warps)) return ring.skip();
+                if (!tiles.enter_round(warp)) return ring.skip();
             const auto place = stream.at(tiles.tile);
             const int count = piece(stream, place, tiles);
-            ring.fetch(stream.address(place), count * Tile::bytes);
+            ring.fetch(slot, stream.address(place), count * Tile::bytes);
             tiles.tile += count;
         }
     };
@@ -115,22 +153,27 @@ struct Matvec {
         int begin, count;  ///< tiles of the round
         int first_row;     ///< row tile that it begins in
 
-        /// Row i of a row tile and activation n: the warps' parts in their order.
+        /// Row i of a row tile and activation n.
         GG_DEVICE float operator()(int row_tile, int i, int n) const {
-            const int row_begin = row_tile * stream.columns() - begin, row_end = row_begin + stream.columns();
-            const int first = row_begin > 0 ? row_begin : 0, last = row_end < count ? row_end : count;
-            const int to = share_of(count, last - 1, plan.warps);
-            float sum = 0.0f;
-            for (int w = share_of(count, first, plan.warps); w <= to; ++w)
-                if (share_begin(count, w, plan.warps) < share_begin(count, w + 1, plan.warps))
-                    sum += sums[((row_tile - first_row + w) * 16 + i) * rows + n];
+            const int row_begin = row_tile * stream.columns() - begin;
+            return over(warps_of(row_begin, row_begin + stream.columns(), count, plan.warps),
+                        row_tile - first_row, i, n);
+        }
+        /// The same of the given warps, in their order; `local_row` counts row tiles of the round.
+        GG_DEVICE float over(unsigned warps, int local_row, int i, int n) const {
+            float part[plan.warps], sum = 0.0f;
+#pragma unroll
+            for (int w = 0; w < plan.warps; ++w)
+                part[w] = warps >> w & 1u ? sums[((local_row + w) * 16 + i) * rows + n] : 0.0f;
+#pragma unroll
+            for (int w = 0; w < plan.warps; ++w) sum += part[w];
             return sum;
         }
     };
 
     /// Tiles in the piece that begins here.
     template <class Stream, class Place>
-    GG_DEVICE static int piece(const Stream& stream, const Place& place, const WarpTiles& tiles) {
+    GG_DEVICE static int piece(const Stream& stream, const Place& place, const Tiles& tiles) {
         int count = tiles.end - tiles.tile;
         const int together = stream.contiguous(place);
         count = count < together ? count : together;
@@ -139,19 +182,27 @@ struct Matvec {
 
     /// Multiplies the block's run. `finish(first_row, row_count, sum)` is called by all threads after each
     /// round, for the row tiles [first_row, first_row + row_count) that it touched; sum(row_tile, i, n) is
-    /// the block's sum for row i of a row tile and activation n.
+    /// the block's sum for row i of a row tile and activation n. `finish.ready(first_row, row_count)`, if
+    /// there is one, is called by each thread before, when its warp has multiplied its share and may still
+    /// wait for others.
     template <class Stream, class Activations, class Finish>
     GG_DEVICE void run(Feed<Stream>& feed, const Stream& stream, const Activations& activations,
-                       int block_begin, int block_end, int round_tiles, const Finish& finish) {
-        WarpTiles tiles = WarpTiles::begin(block_begin, block_end, round_tiles, warp, plan.warps);
-        while (tiles.next_round > tiles.round) {
+                       int block_begin, int block_end, Finish&& finish) {
+        mark(ready);
+        Tiles tiles = Tiles::begin(block_begin, block_end, warp);
+        while (tiles.round < block_end) {
             const int first_row = stream.at(tiles.round).row;
             if (tiles.tile < tiles.end) multiply_round(feed, stream, activations, tiles, first_row);
+            mark(multiplied);
+            const int last_row = stream.at(tiles.next_round() - 1).row;
+            if constexpr (requires { finish.ready(first_row, last_row); })
+                finish.ready(first_row, last_row - first_row + 1);
             __syncthreads();
-            const int last_row = stream.at(tiles.next_round - 1).row;
-            const int begin = tiles.round, count = tiles.next_round - tiles.round;
+            mark(together);
+            const int begin = tiles.round, count = tiles.next_round() - tiles.round;
             finish(first_row, last_row - first_row + 1, Sum<Stream>{sums, stream, begin, count, first_row});
-            if (!tiles.enter_round(warp, plan.warps)) break;
+            mark(stored);
+            if (!tiles.enter_round(warp)) break;
             __syncthreads();
         }
     }
@@ -159,7 +210,7 @@ struct Matvec {
   private:
     template <class Stream, class Activations>
     GG_DEVICE void multiply_round(Feed<Stream>& feed, const Stream& stream, const Activations& activations,
-                                  WarpTiles& tiles, int first_row) {
+                                  Tiles& tiles, int first_row) {
         auto place = stream.at(tiles.tile);
         float total[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         int left = 0;  // tiles of the piece
@@ -168,6 +219,7 @@ struct Matvec {
             if (left == 0) {
                 left = piece(stream, place, tiles);
                 weights = feed.ring.wait();
+                if (tiles.tile == tiles.round) mark(fetched);
             }
             const int in_row = stream.in_row(place), count = left < in_row ? left : in_row;
             multiply_tiles(total, weights, activations, place, count);
@@ -175,8 +227,7 @@ struct Matvec {
             tiles.tile += count;
             left -= count;
             if (left == 0) {
-                feed.ring.release();
-                feed.fetch();
+                feed.fetch(feed.ring.release());
             }
             const int row = place.row;
             stream.advance(place, count);
@@ -187,12 +238,12 @@ struct Matvec {
         }
     }
 
-    /// Tiles of one row of one matrix, one behind the other.
+    /// Tiles of one row, one behind the other.
     template <class Activations, class Place>
     GG_DEVICE void multiply_tiles(float (&total)[4], const unsigned char* weights,
                                   const Activations& activations, Place place, int count) {
         constexpr int planes = Tile::Operand::planes;
-#pragma unroll 2
+#pragma unroll(tiles_together)
         for (int i = 0; i < count; ++i) {
             uint4 x[2][planes];
             activations.load(place, 0, x[0]);
@@ -244,77 +295,6 @@ struct DenseStream {
         return tiles + (Size(p.row) * column_tiles_ + p.k) * tile_bytes;
     }
     GG_DEVICE int contiguous(const Place&) const { return 1 << 30; }
-};
-
-/// Activations in shared memory: [planes][rows][stride], 16-byte reads of eight rows free of bank conflicts.
-template <class Operand, int rows, int width>
-struct SharedActivations {
-    static constexpr bool ahead = false;
-    static constexpr int stride = shared_stride(rows, width);
-    static constexpr int plane = rows * stride;
-    static constexpr int bytes = shared_activation_bytes(Operand::planes, rows, width);
-
-    const unsigned short* lane_base;
-
-    GG_DEVICE SharedActivations(const unsigned short* base, int lane, int used_rows) {
-        const int g = lane / 4, row = g < used_rows ? g : used_rows - 1;
-        lane_base = base + row * stride + 8 * (lane % 4);
-    }
-    template <class Place>
-    GG_DEVICE void load(const Place& place, int block, uint4 (&x)[Operand::planes]) const {
-#pragma unroll
-        for (int p = 0; p < Operand::planes; ++p)
-            x[p] = *reinterpret_cast<const uint4*>(lane_base + p * plane + place.k * 64 + 32 * block);
-    }
-};
-
-/// Activations of one row that an earlier kernel of the chain wrote,
-/// [planes][matrices][operand_stride(width)], copied to shared memory: there every tile's are at hand, which
-/// from device memory take longer to come than a tile takes to multiply.
-template <class Operand, int width, int matrices = 1>
-struct CopiedActivations {
-    static constexpr bool ahead = false;
-    static constexpr int stride = operand_stride(width), plane = matrices * stride;
-    static constexpr int bytes = copied_activation_bytes(Operand::planes, 1, width, matrices);
-
-    const unsigned short* lane_base;
-
-    /// All threads of the block call it.
-    GG_DEVICE CopiedActivations(const unsigned short* from, unsigned char* shared, int lane, int threads) {
-        auto* to = reinterpret_cast<uint4*>(shared);
-        for (int i = static_cast<int>(threadIdx.x); i < bytes / 16; i += threads)
-            to[i] = load_cg(reinterpret_cast<const uint4*>(from) + i);
-        __syncthreads();
-        lane_base = reinterpret_cast<const unsigned short*>(shared) + 8 * (lane % 4);
-    }
-    template <class Place>
-    GG_DEVICE void load(const Place& place, int block, uint4 (&x)[Operand::planes]) const {
-        const unsigned short* from = lane_base + place.k * 64 + 32 * block;
-        if constexpr (matrices > 1) from += place.expert * stride;
-#pragma unroll
-        for (int p = 0; p < Operand::planes; ++p) x[p] = *reinterpret_cast<const uint4*>(from + p * plane);
-    }
-};
-
-/// Activations in device memory that an earlier kernel of the chain wrote: [planes][rows][stride].
-template <class Operand, int rows, int width>
-struct ChainActivations {
-    static constexpr bool ahead = true;
-    static constexpr int stride = operand_stride(width);
-    static constexpr int plane = rows * stride;
-
-    const unsigned short* lane_base;
-
-    GG_DEVICE ChainActivations(const unsigned short* base, int lane, int used_rows) {
-        const int g = lane / 4, row = g < used_rows ? g : used_rows - 1;
-        lane_base = base + row * stride + 8 * (lane % 4);
-    }
-    template <class Place>
-    GG_DEVICE void load(const Place& place, int block, uint4 (&x)[Operand::planes]) const {
-#pragma unroll
-        for (int p = 0; p < Operand::planes; ++p)
-            x[p] = load_cg(reinterpret_cast<const uint4*>(lane_base + p * plane + place.k * 64 + 32 * block));
-    }
 };
 
 }  // namespace gg::cuda

@@ -19,8 +19,9 @@ template <class Dims, class Format, int rows_, int experts>
 struct OutputShape {
     static constexpr int rows = rows_;
     static constexpr int width = Dims::heads * Dims::head_dim;
-    static constexpr MatvecShape shape = residual_shape(rows, Dims::hidden, width, 1, Tile<Format>::bytes,
-                                                        Tile<Format>::Operand::planes, Dims::chip, experts);
+    static constexpr MatvecShape shape =
+        residual_shape(rows, Dims::hidden, width, 1, Tile<Format>::bytes, Tile<Format>::Operand::planes,
+                       Dims::chip, experts, true);
     static constexpr int copied = copied_activation_bytes(Tile<Format>::Operand::planes, rows, width, 1);
     static constexpr MatvecPlan plan = plan_matvec(shape, Dims::chip);
 };
@@ -50,8 +51,10 @@ struct OutputStage {
         const int block = static_cast<int>(blockIdx.x);
         const int begin = share_begin(tiles, block, plan.blocks),
                   end = share_begin(tiles, block + 1, plan.blocks);
-        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end,
-                                                     end - begin);
+        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end);
+        SlotSums<Shape, Dims::hidden, Once> sums(begin, end, stream.columns(), args.used_rows, {args});
+        Router router(reinterpret_cast<float*>(Product::activations(shared)), args.router, sums.first_row(),
+                      sums.row_count());
         wait_for_previous();
         const auto activations = [&] {
             if constexpr (Shape::copied > 0)
@@ -61,18 +64,20 @@ struct OutputStage {
                 return ChainActivations<Operand, rows, Shape::width>(args.mixed, product.lane,
                                                                      args.used_rows);
         }();
-        const Router router(reinterpret_cast<float*>(Product::activations(shared) + Shape::copied));
-        const auto once = [&](int i, int n) {
-            return residual_value<Dims::hidden, rows, max_slots>(args.x, n, i) +
-                   (args.bias ? args.bias[i] : 0.0f);
-        };
-        product.run(feed, stream, activations, begin, end, end - begin,
-                    [&](int first_row, int row_count, const Sum& sum) {
-                        store_partial_sums<Shape, Dims::hidden>(args.out, args.used_rows, first_row,
-                                                                row_count, sum, once, router.keep(first_row));
-                        router.add_up(args.router, args.router_sums, args.used_rows, first_row, row_count);
-                    });
+        sums.read_residual();
+        product.run(
+            feed, stream, activations, begin, end,
+            ResidualFinish<decltype(sums), Router>{sums, router, args.out, args.router_sums, args.used_rows});
     }
+
+  private:
+    struct Once {
+        const Args& args;
+        GG_DEVICE float constant(int i, int) const { return args.bias ? args.bias[i] : 0.0f; }
+        GG_DEVICE float residual(int i, int n) const {
+            return residual_value<Dims::hidden, rows, max_slots>(args.x, n, i);
+        }
+    };
 };
 
 }  // namespace gg::cuda

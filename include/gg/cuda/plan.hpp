@@ -22,7 +22,7 @@ struct Chip {
 
 /// Shared memory left for what a stage declares itself: barriers, statistics, and each row's experts.
 GG_HD constexpr int reserved_shared_bytes(int rows) {
-    return rows == 1 ? 2048 : 4096;
+    return rows == 1 ? 1280 : 4096;
 }
 
 /// One stage's product.
@@ -33,6 +33,7 @@ struct MatvecShape {
     int tile_bytes;
     bool whole_rows;       ///< whether a row of tiles stays within a block
     int activation_bytes;  ///< shared memory for activations
+    bool crowds = false;   ///< whether two of its blocks might be put on one multiprocessor (see plan_matvec)
 };
 
 struct MatvecPlan {
@@ -45,14 +46,13 @@ struct MatvecPlan {
     int ring_bytes;
     int sum_bytes;
     int shared_bytes;
+    int pause;  ///< nanoseconds between a warp's copies before the wait
 
     GG_HD constexpr int threads() const { return warps * 32; }
 };
 
-/// The most tiles that a copy brings: about 2 KiB, which the copy engine moves at full speed.
-GG_HD constexpr int tiles_per_copy(int tile_bytes) {
-    return tile_bytes >= 2048 ? 1 : 2048 / tile_bytes + (2048 % tile_bytes * 2 >= tile_bytes ? 1 : 0);
-}
+/// The copy engine moves pieces of about this many bytes at full speed, and a warp spends little on each.
+inline constexpr int copy_bytes = 2176;
 
 /// Where block c of `blocks` begins in `units`. (Products stay below 2^32: 25 million tiles, 170 blocks.)
 GG_HD constexpr int share_begin(int units, int c, int blocks) {
@@ -75,23 +75,41 @@ GG_HD constexpr int at_most(int a, int b) {
     return a < b ? a : b;
 }
 
+/// How a warp's `bytes` of shared memory are divided: as many tiles as possible, in at least two pieces of
+/// about copy_bytes. Depth 0 if there is too little.
+struct CopyPlan {
+    int tiles, depth;
+};
+GG_HD constexpr CopyPlan plan_copies(int bytes, int tile_bytes) {
+    CopyPlan best{1, 0};
+    int best_distance = 0;
+    for (int tiles = 1; tiles == 1 || tiles * tile_bytes <= 2 * copy_bytes; ++tiles) {
+        const int piece = tiles * tile_bytes, depth = at_most(8, bytes > 0 ? bytes / piece : 0);
+        const int distance = piece > copy_bytes ? piece - copy_bytes : copy_bytes - piece;
+        const int more = depth * tiles - best.depth * best.tiles;
+        if (depth < 2 || more < 0 || (more == 0 && distance >= best_distance)) continue;
+        best = {tiles, depth};
+        best_distance = distance;
+    }
+    return best;
+}
+
 GG_HD constexpr MatvecPlan plan_with_warps(const MatvecShape& s, const Chip& chip, int warps) {
     MatvecPlan p{};
     const int tiles = s.row_tiles * s.column_tiles;
-    // A warp with fewer than four tiles waits more than it works.
-    const int useful = tiles / (4 * warps) > 1 ? tiles / (4 * warps) : 1;
+    const int useful = tiles / warps > 1 ? tiles / warps : 1;  // a tile a warp
     p.blocks = at_most(chip.multiprocessors, s.whole_rows ? s.row_tiles : useful);
     p.warps = warps;
-    p.chunk_tiles = tiles_per_copy(s.tile_bytes);
     const int block_rows = ceil_div(s.row_tiles, p.blocks);
     p.round_rows = s.whole_rows ? at_most(16, block_rows) : block_rows + 1;
     p.slots = s.whole_rows ? 1 : ceil_div(p.blocks, s.row_tiles) + 1;
     p.sum_bytes = (p.round_rows + warps) * 16 * s.rows * 4;
     const int budget = s.rows == 1 ? chip.shared_half : chip.shared_whole;
     const int left = budget - s.activation_bytes - p.sum_bytes - reserved_shared_bytes(s.rows);
-    const int slot_bytes = warps * p.chunk_tiles * s.tile_bytes;
-    p.depth = at_most(8, left > 0 ? left / slot_bytes : 0);
-    p.ring_bytes = p.depth * slot_bytes;
+    const CopyPlan copies = plan_copies(left / warps, s.tile_bytes);
+    p.chunk_tiles = copies.tiles;
+    p.depth = copies.depth;
+    p.ring_bytes = warps * copies.depth * copies.tiles * s.tile_bytes;
     p.shared_bytes = p.ring_bytes + p.sum_bytes + s.activation_bytes;
     return p;
 }
@@ -99,11 +117,19 @@ GG_HD constexpr MatvecPlan plan_with_warps(const MatvecShape& s, const Chip& chi
 }  // namespace detail
 
 /// The plan with the most warps whose copies fit twice into shared memory; depth 0 if none does.
+///
+/// In a step of one row a multiprocessor holds a block of each of two neighbouring stages, and a stage's
+/// block comes when one of the stage before last has gone. Where a block of the stage between may end at
+/// once, for want of work, a second block could take its place, and another multiprocessor would have none:
+/// such a stage
+/// (`crowds`) takes a little more than half of the shared memory, which its neighbours leave over.
 GG_HD constexpr MatvecPlan plan_matvec(const MatvecShape& shape, const Chip& chip) {
     MatvecPlan plan{};
     for (int warps = 16; warps >= 4 && plan.depth < 2; warps /= 2)
         plan = detail::plan_with_warps(shape, chip, warps);
     if (plan.depth < 2) plan.depth = 0;
+    if (shape.rows == 1 && plan.ring_bytes > (8 << 20) / plan.blocks) plan.pause = 1600;
+    if (shape.crowds && shape.rows == 1) plan.shared_bytes = chip.shared_half + 16;
     return plan;
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "gg/core/device.hpp"
+#include "gg/cuda/stamps.hpp"
 
 #define GG_DEVICE __device__ __forceinline__
 
@@ -23,8 +24,7 @@ inline constexpr bool has_bulk_copies = false;
 /// Size in bytes or elements.
 using Size = unsigned long long;
 
-// Dependent launch. Every block of every kernel in a chain calls wait_for_previous, and makes every global
-// write, and every read of what the chain wrote, after it.
+// Moments of a stage, for those who measure it.
 
 #if defined(GG_STAMPS)
 GG_DEVICE Size global_time() {
@@ -37,21 +37,28 @@ GG_DEVICE unsigned multiprocessor() {
     asm("mov.u32 %0, %%smid;" : "=r"(number));
     return number;
 }
-/// When the block's first thread had waited.
-GG_DEVICE Size& waited_time() {
-    __shared__ Size time;
-    return time;
+/// When the block's first thread was at each moment.
+GG_DEVICE Size (&moment_times())[moments] {
+    __shared__ Size times[moments];
+    return times;
 }
+/// Notes that the block's first thread is there.
+GG_DEVICE void mark(Moment moment) {
+    if (threadIdx.x == 0) moment_times()[moment] = global_time();
+}
+#else
+GG_DEVICE void mark(Moment) {}
 #endif
+
+// Dependent launch. Every block of every kernel in a chain calls wait_for_previous, and makes every global
+// write, and every read of what the chain wrote, after it.
 
 /// Returns when all kernels before this one in the stream have ended and their writes are visible.
 GG_DEVICE void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
-#if defined(GG_STAMPS)
-    if (threadIdx.x == 0) waited_time() = global_time();
-#endif
+    mark(waited);
 }
 
 /// Waits a while that differs from block to block and from time to time, in builds with GG_JITTER: tests hold
@@ -88,6 +95,16 @@ GG_DEVICE int load_acquire(const int* p) {
     return value;
 }
 
+/// Asks for the line at `p` to be brought to the second-level cache.
+GG_DEVICE void prefetch_l2(const void* p) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
+/// Makes this thread's writes visible to the device before its later ones: lighter than __threadfence.
+GG_DEVICE void release_fence() {
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+}
+
 /// A shared-memory address as instructions take it.
 GG_DEVICE unsigned shared_address(const void* p) {
     return static_cast<unsigned>(__cvta_generic_to_shared(p));
@@ -99,7 +116,13 @@ GG_DEVICE void copy_async_16(void* shared, const void* global) {
                  : "memory");
 }
 
-/// The same, or 16 zero bytes if not `valid`.
+/// Copies 4 bytes, likewise.
+GG_DEVICE void copy_async_4(void* shared, const void* global) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(shared)), "l"(global)
+                 : "memory");
+}
+
+/// Copies 16 bytes, or 16 zero bytes if not `valid`.
 GG_DEVICE void copy_async_16_or_zero(void* shared, const void* global, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
                  "r"(valid ? 16 : 0)
@@ -251,6 +274,18 @@ GG_DEVICE float warp_sum(float value) {
     for (int distance = 16; distance > 0; distance /= 2)
         value += __shfl_xor_sync(whole_warp, value, distance);
     return value;
+}
+
+/// The largest or smallest number of a warp, in every lane.
+GG_DEVICE unsigned warp_largest(unsigned value) {
+    unsigned largest;
+    asm volatile("redux.sync.max.u32 %0, %1, 0xffffffff;" : "=r"(largest) : "r"(value));
+    return largest;
+}
+GG_DEVICE unsigned warp_smallest(unsigned value) {
+    unsigned smallest;
+    asm volatile("redux.sync.min.u32 %0, %1, 0xffffffff;" : "=r"(smallest) : "r"(value));
+    return smallest;
 }
 
 /// The largest of a warp, in every lane.

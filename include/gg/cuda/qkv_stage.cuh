@@ -49,19 +49,24 @@ struct QkvStage {
         const int block = static_cast<int>(blockIdx.x);
         const int begin = share_begin(tiles, block, plan.blocks),
                   end = share_begin(tiles, block + 1, plan.blocks);
-        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end,
-                                                     end - begin);
+        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end);
+        SlotSums<Shape, Shape::columns.width, Once> sums(begin, end, stream.columns(), args.used_rows,
+                                                         {args});
+        Prologue norm(args.norm);
         wait_for_previous();
         auto* x = reinterpret_cast<unsigned short*>(Product::activations(shared));
-        Prologue::run(args.x, args.used_rows, args.norm, norm_shared, x, args.overflows);
+        norm.run(args.x, args.used_rows, norm_shared, x, args.overflows);
         const typename Shape::Activations activations(x, product.lane, args.used_rows);
-        product.run(feed, stream, activations, begin, end, end - begin,
-                    [&](int first_row, int row_count, const Sum& sum) {
-                        store_partial_sums<Shape, Shape::columns.width>(
-                            args.out, args.used_rows, first_row, row_count, sum,
-                            [&](int row, int) { return args.bias ? args.bias[row] : 0.0f; });
-                    });
+        product.run(feed, stream, activations, begin, end,
+                    [&](int, int, const Sum& sum) { sums.store(args.out, sum); });
     }
+
+  private:
+    struct Once {
+        const Args& args;
+        GG_DEVICE float constant(int row, int) const { return args.bias ? args.bias[row] : 0.0f; }
+        GG_DEVICE float residual(int, int) const { return 0.0f; }
+    };
 };
 
 }  // namespace gg::cuda

@@ -82,11 +82,11 @@ void write_kernels(const Kernels& kernels, KernelUnit& out) {
     std::string table;
     for (const auto& [name, type] : kernels) {
         const std::string stage = "Stage_" + name, launch = "gg::cuda::launch_of<" + stage + ">()";
-        out.unit.source +=
-            "using " + stage + " = " + type + ";\n" + "extern \"C\" __global__ void __launch_bounds__(" +
-            launch + ".threads, gg::cuda::residency_of<" + stage + ">())\n    " + name +
-            "(const __grid_constant__ " + stage + "::Args args) {\n    gg::cuda::run_stage<" + stage + ">(" +
-            std::to_string(out.kernels.size()) + ", args);\n}\n";
+        out.unit.source += "using " + stage + " = " + type + ";\n" +
+                           "extern \"C\" __global__ void __launch_bounds__(" + launch +
+                           ".threads, gg::cuda::residency_of<" + stage + ">())\n    " + name +
+                           "(const __grid_constant__ " + stage + "::Args args) {\n    gg::cuda::run_stage<" +
+                           stage + ">(" + std::to_string(out.kernels.size()) + ", args);\n}\n";
         table += (table.empty() ? "" : ", ") + launch;
         out.kernels.push_back(name);
     }

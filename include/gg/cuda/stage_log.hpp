@@ -26,11 +26,13 @@ struct ChainKernel {
 struct LaunchTimes {
     std::string name;
     unsigned blocks = 0;
-    unsigned crowd = 0;              ///< the most blocks that one multiprocessor had
-    std::uint64_t begin = 0;         ///< its first block began
-    std::uint64_t waited = 0;        ///< its last block had waited for the kernel before
-    std::uint64_t first_waited = 0;  ///< its first one had
+    unsigned crowd = 0;           ///< the most blocks that one multiprocessor had
+    unsigned came[moments] = {};  ///< blocks that came to each moment
+    std::uint64_t begin = 0;      ///< its first block began
+    std::uint64_t waited = 0;     ///< its first block had waited for the kernel before
     std::uint64_t first_end = 0, end = 0;
+    double at[moments] = {};  ///< moments since a block's wait, the mean of the blocks that came there
+    double block_end = 0;     ///< likewise
 };
 
 class StageLog {
@@ -75,21 +77,38 @@ class StageLog {
         for (const Stamp& s : stamps) {
             const std::size_t n = seen[{s.kernel, s.block}]++;
             std::vector<LaunchTimes>& list = by_kernel[s.kernel];
-            if (list.size() <= n)
-                list.push_back({kernels_->name_of(s), 0, 0, s.begin, s.waited, s.waited, s.end, s.end});
-            LaunchTimes& launch = list[n];
-            ++launch.blocks;
-            launch.crowd = std::max(launch.crowd, ++crowds[{s.kernel, n, s.multiprocessor}]);
-            launch.begin = std::min<std::uint64_t>(launch.begin, s.begin);
-            launch.waited = std::max<std::uint64_t>(launch.waited, s.waited);
-            launch.first_waited = std::min<std::uint64_t>(launch.first_waited, s.waited);
-            launch.end = std::max<std::uint64_t>(launch.end, s.end);
+            if (list.size() <= n) {
+                list.emplace_back();
+                list[n].name = kernels_->name_of(s);
+                list[n].begin = s.begin;
+                list[n].waited = s.at[waited];
+                list[n].first_end = s.end;
+            }
+            add(list[n], s);
+            list[n].crowd = std::max(list[n].crowd, ++crowds[{s.kernel, n, s.multiprocessor}]);
         }
         std::vector<LaunchTimes> all;
         for (const auto& [kernel, list] : by_kernel) all.insert(all.end(), list.begin(), list.end());
+        for (LaunchTimes& launch : all) {
+            for (int m = 0; m < moments; ++m) launch.at[m] /= std::max(1u, launch.came[m]);
+            launch.block_end /= launch.blocks;
+        }
         std::sort(all.begin(), all.end(),
                   [](const LaunchTimes& a, const LaunchTimes& b) { return a.end < b.end; });
         return all;
+    }
+
+    static void add(LaunchTimes& launch, const Stamp& s) {
+        ++launch.blocks;
+        launch.begin = std::min<std::uint64_t>(launch.begin, s.begin);
+        launch.waited = std::min<std::uint64_t>(launch.waited, s.at[waited]);
+        launch.end = s.end;  // stamps are in the order of their ends
+        const auto since = [&](std::uint64_t time) {
+            return static_cast<double>(time) - static_cast<double>(s.at[waited]);
+        };
+        for (int m = 0; m < moments; ++m)
+            if (s.at[m] != 0) launch.at[m] += since(s.at[m]), ++launch.came[m];
+        launch.block_end += since(s.end);
     }
 
     unsigned capacity_;

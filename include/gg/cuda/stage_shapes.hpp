@@ -30,9 +30,11 @@ GG_HD constexpr int router_bytes(const MatvecPlan& plan, int rows, int experts) 
            4;
 }
 
-/// The shape with room for the sums of a router that comes next.
+/// The shape with room for the sums of a router that comes next, which take the place of activations that
+/// were copied.
 GG_HD constexpr MatvecShape with_router(MatvecShape shape, const Chip& chip, int experts) {
-    shape.activation_bytes += router_bytes(plan_matvec(shape, chip), shape.rows, experts);
+    const int bytes = router_bytes(plan_matvec(shape, chip), shape.rows, experts);
+    if (shape.activation_bytes < bytes) shape.activation_bytes = bytes;
     return shape;
 }
 
@@ -62,9 +64,10 @@ GG_HD constexpr int copied_activation_bytes(int planes, int rows, int width, int
 /// Last product of a branch, which is added to the residual: `matrices` (the experts of a step) of `width`
 /// columns side by side. `next_experts`: those that the next residual routes to, 0 for none.
 GG_HD constexpr MatvecShape residual_shape(int rows, int hidden, int width, int matrices, int tile_bytes,
-                                           int planes, const Chip& chip, int next_experts) {
+                                           int planes, const Chip& chip, int next_experts,
+                                           bool after_attention = false) {
     return with_router(MatvecShape{rows, row_tiles(hidden), column_tiles(width) * matrices, tile_bytes, false,
-                                   copied_activation_bytes(planes, rows, width, matrices)},
+                                   copied_activation_bytes(planes, rows, width, matrices), after_attention},
                        chip, next_experts);
 }
 

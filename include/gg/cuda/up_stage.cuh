@@ -21,13 +21,17 @@ struct UpShape {
     static constexpr int tile_features = FeedForward::Activation::gated ? 8 : 16;
     static constexpr int matrix_rows = (FeedForward::width + tile_features - 1) / tile_features;
     using Activations = SharedActivations<typename Tile<Format>::Operand, rows, Dims::hidden>;
-    static constexpr MatvecShape shape = {rows,
-                                          matrix_rows* FeedForward::most(rows),
-                                          column_tiles(Dims::hidden),
-                                          Tile<Format>::bytes,
-                                          true,
-                                          Activations::bytes};
+    using Router = Route<FeedForward, rows, Dims::chip.multiprocessors>;
+    /// Sums of router logits, then what the features of the first round need.
+    static constexpr int table_bytes = Router::shared_bytes > 2048 ? Router::shared_bytes : 2048;
+    static constexpr MatvecShape shape = {
+        rows, matrix_rows* FeedForward::most(rows), column_tiles(Dims::hidden), Tile<Format>::bytes,
+        true, Activations::bytes + table_bytes};
     static constexpr MatvecPlan plan = plan_matvec(shape, Dims::chip);
+
+    GG_DEVICE static unsigned char* table(unsigned char* shared) {
+        return shared + plan.shared_bytes - table_bytes;
+    }
 };
 
 /// NextOperand is what the down product takes.
@@ -65,23 +69,20 @@ struct UpStage {
         const Stream stream{args.tiles};
         int begin, end;
         block_run(matrix_rows, begin, end);
-        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end,
-                                                     round_tiles);
+        typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end);
+        const auto target_of = [](int row, int) { return Target{row, 0, 0, 1.0f}; };
+        const Finish<decltype(target_of)> finish(args, target_of, shared, begin, end);
+        Prologue norm(args.norm);
         wait_for_previous();
         auto* x = reinterpret_cast<unsigned short*>(Product::activations(shared));
-        Prologue::run(args.x, args.used_rows, args.norm, norm_shared, x, args.overflows);
+        norm.run(args.x, args.used_rows, norm_shared, x, args.overflows);
         const typename Shape::Activations activations(x, product.lane, args.used_rows);
-        product.run(
-            feed, stream, activations, begin, end, round_tiles,
-            [&](int first_row, int row_count, const Sum& sum) {
-                finish(args, first_row, row_count, sum, [](int row, int) { return Target{row, 0, 0, 1.0f}; });
-            });
+        product.run(feed, stream, activations, begin, end, finish);
     }
 
     GG_DEVICE static void run_routed(const Args& args) {
         using Stream = ExpertRowsStream<Chosen, matrix_rows, columns, Tile<Format>::bytes>;
-        using Router = Route<Feed, rows, plan.warps>;
-        static_assert(Router::partial_floats * 4 <= plan.ring_bytes);
+        using Router = typename Shape::Router;
         using Sum = typename Product::template Sum<Stream>;
         extern __shared__ __align__(128) unsigned char shared[];
         __shared__ typename Product::Shared product_shared;
@@ -90,45 +91,46 @@ struct UpStage {
         Product product(shared);
         const Stream stream{args.tiles, args.expert_bytes, &choice};
         typename Product::template Feed<Stream> feed(product, product_shared, stream);
+        Prologue norm(args.norm);
+        const Router router(args.router_bias);
         wait_for_previous();
         auto* x = reinterpret_cast<unsigned short*>(Product::activations(shared));
-        const Routing<Router> routing{args, reinterpret_cast<float*>(shared), choice};
-        Prologue::run(args.x, args.used_rows, args.norm, norm_shared, x, args.overflows, routing);
+        const Routing<Router> routing{args, router, reinterpret_cast<float*>(Shape::table(shared)), choice};
+        norm.run(args.x, args.used_rows, norm_shared, x, args.overflows, routing);
         Router::list(args.used_rows, choice);
         int begin, end;
         block_run(matrix_rows * choice.count, begin, end);
-        feed.start(begin, end, round_tiles);
-        if (blockIdx.x == 0) publish(choice, args.choice, plan.threads());
-        launch_next();
+        feed.start(begin, end);
+        if (product.warp == 0) {
+            if (rows > 1 && blockIdx.x == 0) publish(choice, args.choice);
+            launch_next();
+        }
+        const auto target_of = [&](int row, int n) {
+            const int place = row / matrix_rows, rank = choice.rank[n][place];
+            return Target{row - place * matrix_rows, choice.listed[place], rank,
+                          rank < 0 ? 0.0f : choice.weight[n][rank]};
+        };
+        const Finish<decltype(target_of)> finish(args, target_of, shared, begin, end);
         const typename Shape::Activations activations(x, product.lane, args.used_rows);
-        product.run(feed, stream, activations, begin, end, round_tiles,
-                    [&](int first_row, int row_count, const Sum& sum) {
-                        finish(args, first_row, row_count, sum, [&](int row, int n) {
-                            const int place = row / matrix_rows, rank = choice.rank[n][place];
-                            return Target{row % matrix_rows, choice.listed[place], rank,
-                                          rank < 0 ? 0.0f : choice.weight[n][rank]};
-                        });
-                    });
+        product.run(feed, stream, activations, begin, end, finish);
     }
 
-    /// The choice of experts while the rows are normed; its sums lie where the ring will.
+    /// The choice of experts while the rows are normed.
     template <class Router>
     struct Routing {
         const Args& args;
+        const Router& router;
         float* partial;
         Chosen& choice;
 
         GG_DEVICE void loading() const {
-            Router::gather(args.router_sums, args.router_blocks, args.used_rows, partial);
-            copy_engine_fence();  // the ring takes the place of the sums
+            router.gather(args.router_sums, args.router_blocks, args.used_rows, partial);
         }
         GG_DEVICE void scaled(int row, float scale) const {
-            Router::select(row, args.router_bias, scale, partial, choice);
-            copy_engine_fence();
+            router.select(row, scale, partial, choice);
+            if (rows == 1 && blockIdx.x == 0) publish(choice, args.choice);
         }
     };
-
-    static constexpr int round_tiles = plan.round_rows * columns;
 
     GG_DEVICE static void block_run(int row_count, int& begin, int& end) {
         const int block = static_cast<int>(blockIdx.x);
@@ -144,48 +146,104 @@ struct UpStage {
         float weight;
     };
 
-    template <class Sum, class TargetOf>
-    GG_DEVICE static void finish(const Args& args, int first_row, int row_count, const Sum& sum,
-                                 const TargetOf& target_of) {
-        constexpr int tile_pairs = Shape::tile_features / 2;
-        constexpr int stride = operand_stride(Feed::width);
-        constexpr Size plane = Size(rows) * Feed::used * stride;
-        const int pairs = row_count * tile_pairs;
-        jitter();
-        for (int i = static_cast<int>(threadIdx.x); i < pairs * args.used_rows; i += plan.threads()) {
-            const int n = i / pairs, row_tile = first_row + i % pairs / tile_pairs;
-            const Target target = target_of(row_tile, n);
-            if (target.rank < 0) continue;
-            const int local = 2 * (i % tile_pairs), feature = target.row_tile * Shape::tile_features + local;
-            float values[2];
-#pragma unroll
-            for (int k = 0; k < 2; ++k)
-                values[k] =
-                    feature + k < Feed::width
-                        ? activate(args, target, row_tile, local + k, feature + k, n, sum) * target.weight
-                        : 0.0f;
-            unsigned short* to = args.h + (Size(n) * Feed::used + target.rank) * stride;
-            store_operand<NextOperand>(to, plane, Size(feature), values[0], values[1], args.overflows);
-        }
-    }
+    /// What a feature needs besides its sums.
+    struct Feature {
+        float weight;
+        unsigned warps;  ///< that have a part of its sums
+        int at;          ///< where in h it goes; -1: nowhere
+        int biased;      ///< whether it has biases
+    };
 
-    template <class Sum>
-    GG_DEVICE static float activate(const Args& args, const Target& target, int row_tile, int local,
-                                    int feature, int n, const Sum& sum) {
-        const Size bias_at = Size(target.expert) * Feed::width + feature;
-        if constexpr (Activation::gated) {
-            float gate = sum(row_tile, local, n), up = sum(row_tile, local + 8, n);
-            if (args.gate_bias) {
-                gate += args.gate_bias[bias_at];
-                up += args.up_bias[bias_at];
+    /// What becomes of the sums (Matvec::run): a thread a feature. Those of the first round are described in
+    /// shared memory while the weights are on their way.
+    template <class TargetOf>
+    struct Finish {
+        static constexpr int features = Shape::tile_features, stride = operand_stride(Feed::width);
+        static constexpr int described = Shape::table_bytes / (static_cast<int>(sizeof(Feature)) + 8);
+
+        const Args& args;
+        const TargetOf& target_of;
+        unsigned char* shared;  ///< of the stage
+        int block_begin;
+
+        GG_DEVICE Finish(const Args& a, const TargetOf& t, unsigned char* memory, int begin, int end)
+            : args(a), target_of(t), shared(memory), block_begin(begin) {
+            const int rows_left = (end - begin) / columns;
+            const int row_count = rows_left < plan.round_rows ? rows_left : plan.round_rows;
+            const int count = row_count * features * args.used_rows;
+            for (int i = static_cast<int>(threadIdx.x); i < count && i < described; i += plan.threads()) {
+                Size bias;
+                const Feature f = describe(i, begin / columns, row_count, bias);
+                table()[i] = f;
+                if (!f.biased) continue;
+                copy_async_4(biases() + 2 * i, args.up_bias + bias);
+                if constexpr (Activation::gated) copy_async_4(biases() + 2 * i + 1, args.gate_bias + bias);
             }
-            return Activation::apply(gate, up);
-        } else {
-            float up = sum(row_tile, local, n);
-            if (args.up_bias) up += args.up_bias[bias_at];
-            return Activation::apply(up);
+            copy_async_commit();
         }
-    }
+        /// Before the barrier that ends the product.
+        GG_DEVICE void ready(int, int) const { copy_async_wait<0>(); }
+
+        /// Two neighbours of a warp have two neighbouring features.
+        template <class Sum>
+        GG_DEVICE void operator()(int first_row, int row_count, const Sum& sum) const {
+            constexpr Size plane = Size(rows) * Feed::used * stride;
+            const int count = row_count * features * args.used_rows;
+            const int lane = static_cast<int>(threadIdx.x) % warp_size;
+            jitter();
+#pragma unroll 1
+            for (int base = static_cast<int>(threadIdx.x) - lane; base < count; base += plan.threads()) {
+                const int i = base + lane < count ? base + lane : count - 1;
+                const bool ahead = first_row == block_begin / columns && i < described;
+                Size bias = 0;
+                const Feature f = ahead ? table()[i] : describe(i, first_row, row_count, bias);
+                const float* const up_bias = ahead ? biases() + 2 * i : args.up_bias + bias;
+                const float* const gate_bias = ahead ? up_bias + 1 : args.gate_bias + bias;
+                const int n = row_of(i, row_count), local = i - n * row_count * features;
+                const auto summed = [&](int row) { return sum.over(f.warps, local / features, row, n); };
+                float value = summed(local % features + (Activation::gated ? features : 0)) +
+                              (f.biased ? *up_bias : 0.0f);
+                if constexpr (Activation::gated)
+                    value =
+                        Activation::apply(summed(local % features) + (f.biased ? *gate_bias : 0.0f), value);
+                else
+                    value = Activation::apply(value);
+                value = f.weight == 0.0f ? 0.0f : value * f.weight;
+                const float next = __shfl_down_sync(whole_warp, value, 1);
+                if (lane % 2 == 0 && base + lane < count && f.at >= 0)
+                    store_operand<NextOperand>(args.h, plane, static_cast<Size>(f.at), value, next,
+                                               args.overflows);
+            }
+        }
+
+      private:
+        /// Up and gate bias of each described feature.
+        GG_DEVICE float* biases() const {
+            return reinterpret_cast<float*>(table() + described);
+        }
+        GG_DEVICE Feature* table() const {
+            return reinterpret_cast<Feature*>(Shape::table(shared));
+        }
+        GG_DEVICE static int row_of(int i, int row_count) {
+            return rows == 1 ? 0 : i / (row_count * features);
+        }
+
+        /// `bias`: where the feature's biases are, if it has any.
+        GG_DEVICE Feature describe(int i, int first_row, int row_count, Size& bias) const {
+            const int n = row_of(i, row_count), local = i - n * row_count * features;
+            const int row = local / features, tiles = row_count * columns;
+            const Target target = target_of(first_row + row, n);
+            const int feature = target.row_tile * features + local % features;
+            Feature f{0.0f, warps_of(row * columns, (row + 1) * columns, tiles, plan.warps), -1, 0};
+            if (target.rank < 0) return f;
+            f.at = (n * Feed::used + target.rank) * stride + feature;
+            if (feature >= Feed::width) return f;
+            f.weight = target.weight;
+            f.biased = args.up_bias != nullptr;
+            bias = Size(target.expert) * Feed::width + feature;
+            return f;
+        }
+    };
 };
 
 }  // namespace gg::cuda

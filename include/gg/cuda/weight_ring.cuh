@@ -3,7 +3,8 @@
 // below compute capability 9.0 each lane copies 16 bytes at a time and waits for its own copies.
 //
 // Every warp has a ring of its own, so no warp waits for another's pieces. The order of calls is the same on
-// all chips: fetch or skip for each piece in turn, wait before its use, and only then fetch into it again.
+// all chips: fetch or skip for pieces 0 to depth - 1, then again and again wait, release, and fetch or skip
+// for the piece that was released.
 #pragma once
 
 #include "gg/cuda/primitives.cuh"
@@ -24,19 +25,18 @@ class WeightRing {
         __syncwarp();
     }
 
-    /// Starts to copy `bytes` (a multiple of 16, at most piece_bytes) into the next piece.
-    GG_DEVICE void fetch(const unsigned char* from, int bytes) {
-        unsigned char* to = memory_ + filled_ * piece_bytes;
+    /// Starts to copy `bytes` (a multiple of 16, at most piece_bytes) into piece `slot`, which is not in use.
+    GG_DEVICE void fetch(int slot, const unsigned char* from, int bytes) {
+        unsigned char* to = memory_ + slot * piece_bytes;
         if constexpr (has_bulk_copies) {
             if (lane_ == 0) {
-                barrier_expect(barriers_ + filled_, static_cast<unsigned>(bytes));
-                bulk_copy(to, from, static_cast<unsigned>(bytes), barriers_ + filled_);
+                barrier_expect(barriers_ + slot, static_cast<unsigned>(bytes));
+                bulk_copy(to, from, static_cast<unsigned>(bytes), barriers_ + slot);
             }
         } else {
             for (int i = lane_ * 16; i < bytes; i += warp_size * 16) copy_async_16(to + i, from + i);
             copy_async_commit();
         }
-        filled_ = filled_ + 1 == depth ? 0 : filled_ + 1;
     }
 
     /// Stands for a fetch where nothing is left to fetch.
@@ -55,20 +55,22 @@ class WeightRing {
         return memory_ + used_ * piece_bytes;
     }
 
-    /// Ends the use of the piece that wait gave; it may be fetched into.
-    GG_DEVICE void release() {
+    /// The piece that wait gave, when the whole warp has read it: the next fetch goes there.
+    GG_DEVICE int release() {
         __syncwarp();
+        const int slot = used_;
         if (++used_ == depth) {
             used_ = 0;
             parity_ ^= 1u;
         }
+        return slot;
     }
 
   private:
     unsigned char* memory_;
     Size* barriers_;
     int lane_;
-    int filled_ = 0, used_ = 0;
+    int used_ = 0;
     unsigned parity_ = 0;
 };
 

@@ -46,10 +46,10 @@ PartialSums partial_sums(const Dims& dims, const ModelFormats& formats, const Ta
                 width = is_routed<Branch> ? dims.expert_feed_forward : dims.feed_forward;
                 if (is_routed<Branch>) matrices = most_experts(rows, dims.experts_used, dims.experts);
             }
-            const MatvecPlan second =
-                plan_matvec(residual_shape(rows, dims.hidden, width, matrices, tile_bytes(format.second),
-                                           TileGeometry::planes(format.second), chip, routes_next ? dims.experts : 0),
-                            chip);
+            const MatvecPlan second = plan_matvec(
+                residual_shape(rows, dims.hidden, width, matrices, tile_bytes(format.second),
+                               TileGeometry::planes(format.second), chip, routes_next ? dims.experts : 0),
+                chip);
             most.slots = std::max(most.slots, second.slots);
             most.blocks = std::max(most.blocks, second.blocks);
         });
