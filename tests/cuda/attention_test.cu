@@ -442,10 +442,10 @@ struct StepResult {
 };
 
 /// Runs DecodeAttention `launches` times on fresh copies of the caches; the results must not differ.
-template <class Dims, class Block, class Operand, int rows, int slots, int splits, bool rows_are_old = false>
+template <class Dims, class Block, class Operand, int rows, int slots, int splits>
 StepResult decode(const Fixture<Dims, Block>& fixture, const std::vector<Sequence<Dims>>& sequences,
                   const std::vector<New>& news, const std::vector<float>& partial, int launches = 1) {
-    using Stage = cuda::DecodeAttention<Dims, Block, Operand, rows, slots, splits, rows_are_old>;
+    using Stage = cuda::DecodeAttention<Dims, Block, Operand, rows, slots, splits>;
     std::vector<int> positions;
     for (const New& n : news)
         for (int i = 0; i < n.count; ++i) positions.push_back(n.position + i);
@@ -667,6 +667,7 @@ TEST_CASE("DecodeAttention of one row equals double") {
     check_decode<AttentionDims<24, 1, 72>, Normed, HalfOperand, 1, 1, 4>(1280, 0, {{1201, 1}});
     check_decode<AttentionDims<64, 1, 16>, Llama, HalfOperand, 1, 1, 1>(128, 0, {{100, 1}});
     check_decode<AttentionDims<9, 1, 256>, Llama, HalfOperand, 1, 1, 2>(640, 0, {{600, 1}});
+    check_decode<AttentionDims<32, 1, 256>, Llama, HalfOperand, 1, 1, 2>(640, 0, {{600, 1}});
     for (const int position : {1, 2, 3, 5})  // the two parts of a weight
         check_decode<AttentionDims<16, 16, 2>, Plain, BfloatPairOperand, 1, 1, 1>(64, 0, {{position, 1}});
     check_decode<AttentionDims<2, 1, 1>, Plain, HalfOperand, 1, 1, 1>(64, 0, {{5, 1}});
@@ -685,22 +686,8 @@ TEST_CASE("DecodeAttention of several rows and sequences equals double") {
     check_decode<Oss, GptOss, HalfOperand, 8, 3, 4>(1152, 0, {{508, 8}}, 3);
     check_decode<AttentionDims<2, 1, 64, 4, 8>, GptOss, BfloatPairOperand, 8, 1, 2>(128, 4, {{90, 8}});
     check_decode<AttentionDims<4, 2, 40>, Normed, HalfOperand, 3, 1, 2>(640, 0, {{5, 1}, {600, 2}});
-}
-
-TEST_CASE("DecodeAttention gives the same bits when it reads old rows early") {
-    GG_NEED_GPU();
-    using Dims = AttentionDims<16, 2, 64, 128, 64>;
-    Fixture<Dims, GptOss> fixture(8);
-    std::vector<Sequence<Dims>> sequences = {{1600, 0}};
-    const int position = 1505;
-    sequences[0].fill(fixture.random, 0, position);
-    const Partial<Dims, GptOss, 2, 1> input(fixture);
-    const auto late =
-        decode<Dims, GptOss, HalfOperand, 2, 1, 4>(fixture, sequences, {{position, 2}}, input.partial);
-    const auto early =
-        decode<Dims, GptOss, HalfOperand, 2, 1, 4, true>(fixture, sequences, {{position, 2}}, input.partial);
-    CHECK(same(late.out, early.out));
-    CHECK(same(late.caches[0], early.caches[0]));
+    check_decode<AttentionDims<6, 2, 64>, Llama, BfloatPairOperand, 8, 2, 3>(640, 0, {{600, 4}, {7, 4}});
+    check_decode<AttentionDims<4, 1, 256>, Normed, HalfOperand, 8, 2, 2>(640, 0, {{600, 8}});
 }
 
 TEST_CASE("tokens decoded together and one after another give the same bits") {

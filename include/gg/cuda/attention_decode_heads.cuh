@@ -20,20 +20,33 @@ struct DecodeShape {
     static constexpr int spans = (chunks + 7) / 8;              ///< of 64 elements, for values
     static constexpr int head_tiles = (group + 7) / 8;          ///< of 8 query heads
     static constexpr int streams = 8 / head_tiles;              ///< warps that share the positions
-    static constexpr int warps = head_tiles * streams;
+    static constexpr int warps = head_tiles * streams, threads = warps * warp_size;
     static constexpr QkvColumns columns = qkv_columns(Dims::heads, Dims::kv_heads, head_dim);
 
-    // Shared memory in bytes; the merge of warps reuses what forming queries took.
-    static constexpr int query_pitch = 32 * steps + 4;  ///< floats; 16 odd bytes against bank conflicts
-    static constexpr int query_bytes = 8 * head_tiles * query_pitch * 4;
-    static constexpr int raw_pitch = 2 * stride;  ///< floats of a new row: key, value
-    static constexpr int raw_at = query_bytes, table_at = raw_at + rows * raw_pitch * 4;
-    static constexpr int fresh_at = table_at + rows * stride * 4;  ///< FP16, key and value of a new row
-    static constexpr int formed_bytes = fresh_at + rows * 2 * stride * 2;
+    // Shared memory in bytes: queries; keys and values of new rows; then for each warp what it forms heads
+    // in, over which the sums that warps leave lie later, or, where space is short, over all.
+    static constexpr int head_pitch = 32 * steps;       ///< floats of a head and its padding
+    static constexpr int query_pitch = head_pitch + 4;  ///< 16 odd bytes against bank conflicts
+    static constexpr int fresh_at = 8 * head_tiles * query_pitch * 4;  ///< FP16, key and value of a new row
+    static constexpr int scratch_at = fresh_at + rows * 2 * stride * 2;
+    static constexpr int scratch_pitch = head_pitch + stride;  ///< floats: a head, cosines and sines
+    static constexpr int formed_bytes = scratch_at + warps * scratch_pitch * 4;
     static constexpr int value_pitch = 64 * spans + 4;
-    static constexpr int merge_bytes = warps * 8 * value_pitch * 4;
-    static constexpr int statistics_at = formed_bytes > merge_bytes ? formed_bytes : merge_bytes;
+    static constexpr int sum_bytes = warps * 8 * value_pitch * 4;
+    static constexpr bool sums_apart = scratch_at + sum_bytes <= 96 * 1024;
+    static constexpr int sums_at = sums_apart ? scratch_at : 0;
+    static constexpr int statistics_at =
+        formed_bytes > sums_at + sum_bytes ? formed_bytes : sums_at + sum_bytes;
     static constexpr int shared_bytes = statistics_at + warps * 8 * 2 * 4;
+
+    // Numbers whose range the compiler knows: loops of one round become straight code.
+    GG_DEVICE static int thread() {
+        const unsigned thread = threadIdx.x;
+        __builtin_assume(thread < threads);
+        return static_cast<int>(thread);
+    }
+    GG_DEVICE static int warp() { return thread() / warp_size; }
+    GG_DEVICE static int lane() { return thread() % warp_size; }
 };
 
 /// What a block works on.
@@ -45,8 +58,9 @@ struct DecodeTask {
     KeyUnits units;
     LayerCache cache;  ///< moved on to the key head
     int fresh_row;     ///< the row of position `fresh`
-    bool has_fresh;    ///< whether the split's keys include any of this step's
+    int fresh_rows;    ///< new rows that the split's keys include
     bool appends;      ///< whether this block appends the row
+    int slot;          ///< of the row's position in the cache
 };
 
 /// What block `blockIdx.x` works on. Reads the list of rows.
@@ -69,143 +83,179 @@ GG_DEVICE DecodeTask find_decode_task(const Args& args) {
     task.fresh = task.position - (task.row - task.fresh_row);
     task.visible = window > 0 && task.position >= window ? task.position - window + 1 : 0;
     task.units = key_units(task.position, window, task.split, splits);
-    task.has_fresh = task.units.end * unit_keys > task.fresh;
+    task.fresh_rows = task.units.end * unit_keys > task.fresh ? task.row - task.fresh_row + 1 : 0;
     task.appends = task.split == task.units.used - 1;
+    task.slot =
+        static_cast<int>(static_cast<unsigned>(task.position) % static_cast<unsigned>(task.cache.positions));
     return task;
 }
 
-/// Forms the heads in shared memory.
+/// Forms the heads in shared memory, a head a warp.
 template <class Dims, class Block, int rows, int slots>
 struct DecodeHeads {
     using Args = DecodeAttentionArgs<typename Block::template Weights<CudaStore>>;
     using Shape = DecodeShape<Dims, rows>;
     using Task = DecodeTask;
 
-    static constexpr int threads = Shape::warps * warp_size;
     static constexpr int head_dim = Shape::head_dim, stride = Shape::stride, group = Shape::group;
 
-    /// Adds up the sums of the block's heads into shared memory: queries, then keys and values of the new
-    /// rows, then the rows' cosines and sines. Padding becomes 0.
-    GG_DEVICE static void gather(const Args& args, const Task& task, unsigned char* shared) {
-        constexpr int query_pitch = Shape::query_pitch, raw_pitch = Shape::raw_pitch;
-        constexpr int query_items = 8 * Shape::head_tiles * query_pitch;
-        constexpr int table_items = Block::has_rotary ? 2 * Shape::half : 0;
-        const int fresh_rows = task.has_fresh ? task.row - task.fresh_row + 1 : 0;
-        const int table_rows = fresh_rows > 0 ? fresh_rows : 1;
-        const int items = query_items + fresh_rows * raw_pitch + table_rows * table_items;
+    /// Zeroes the queries that pad a tile of eight.
+    GG_DEVICE static void pad_queries(unsigned char* shared) {
         float* const queries = reinterpret_cast<float*>(shared);
-        float* const raw = reinterpret_cast<float*>(shared + Shape::raw_at);
-        float* const tables = reinterpret_cast<float*>(shared + Shape::table_at);
-        constexpr int batch = 4;  // loads of this many items are under way together
-        for (int begin = static_cast<int>(threadIdx.x); begin < items; begin += batch * threads) {
-            float value[batch];
-            float* to[batch];
-#pragma unroll
-            for (int b = 0; b < batch; ++b) {
-                int i = begin + b * threads;
-                to[b] = nullptr;
-                value[b] = 0.0f;
-                if (i >= items) continue;
-                if (i < query_items) {
-                    const int head = i / query_pitch, d = i % query_pitch;
-                    to[b] = queries + i;
-                    if (head < group && d < head_dim)
-                        value[b] = product(args, task.row, (task.kv_head * group + head) * head_dim + d);
-                    continue;
-                }
-                i -= query_items;
-                if (i < fresh_rows * raw_pitch) {
-                    const int row = i / raw_pitch, in_row = i % raw_pitch, d = in_row % stride;
-                    const int column = in_row < stride ? Shape::columns.k : Shape::columns.v;
-                    to[b] = raw + i;
-                    if (d < head_dim)
-                        value[b] = product(args, task.fresh_row + row, column + task.kv_head * head_dim + d);
-                    continue;
-                }
-                if constexpr (table_items > 0) {
-                    // Without new rows there is one table, the row's own, at place 0.
-                    i -= fresh_rows * raw_pitch;
-                    const int place = i / table_items, j = i % table_items;
-                    const Size row = task.row - table_rows + 1 + place;
-                    to[b] = tables + place * stride + j;
-                    value[b] = j < Shape::half ? load_cg(args.cosines + row * Shape::half + j)
-                                               : load_cg(args.sines + row * Shape::half + j - Shape::half);
-                }
-            }
-#pragma unroll
-            for (int b = 0; b < batch; ++b)
-                if (to[b]) *to[b] = value[b];
-        }
+        for (int i = group * Shape::query_pitch + Shape::thread();
+             i < 8 * Shape::head_tiles * Shape::query_pitch; i += Shape::threads)
+            queries[i] = 0.0f;
     }
 
-    /// Applies the policies and rounds, a head a warp: query heads, new keys, new values.
+    /// Adds up the sums of the block's heads, applies the policies and rounds: query heads, new keys and
+    /// values in turn. A warp waits for memory once for `batch` heads.
     GG_DEVICE static void form(const Args& args, const Task& task, unsigned char* shared) {
-        const int fresh_rows = task.has_fresh ? task.row - task.fresh_row + 1 : 0;
-        const int warp = static_cast<int>(threadIdx.x) / warp_size;
-        float* const raw = reinterpret_cast<float*>(shared + Shape::raw_at);
-        auto* const fresh = reinterpret_cast<unsigned short*>(shared + Shape::fresh_at);
-        const float* const tables = reinterpret_cast<const float*>(shared + Shape::table_at);
-        const int own_table = fresh_rows > 0 ? fresh_rows - 1 : 0;
-        for (int i = warp; i < group + 2 * fresh_rows; i += Shape::warps) {
-            if (i < group) {
-                float* const x = reinterpret_cast<float*>(shared) + i * Shape::query_pitch;
-                transform(args, {task.kv_head * group + i, false, nullptr, nullptr},
-                          tables + own_table * stride, x);
-                split_query(x, task.appends ? args.overflows : nullptr);
-                continue;
+        constexpr int passes = detail::ceil_div(group + 2 * rows, batch * Shape::warps);
+        const int heads = group + 2 * task.fresh_rows;
+#pragma unroll 1
+        for (int pass = 0; pass < passes; ++pass) {
+            RawHead raw[batch];
+#pragma unroll
+            for (int b = 0; b < batch; ++b) {
+                const int i = (pass * batch + b) * Shape::warps + Shape::warp();
+                if (i < heads) load(args, place_of(task, i), raw[b]);
             }
-            const int row = (i - group) / 2, is_value = (i - group) % 2;
-            float* const x = raw + row * Shape::raw_pitch + is_value * stride;
-            if (!is_value) transform(args, {task.kv_head, true, nullptr, nullptr}, tables + row * stride, x);
-            unsigned short* cached = nullptr;
-            if (task.appends && row == fresh_rows - 1)
-                cached = (is_value ? task.cache.values : task.cache.keys) +
-                         Size(static_cast<unsigned>(task.position % task.cache.positions)) * stride;
-            round_head(x, fresh + (2 * row + is_value) * stride, cached, args.overflows);
+#pragma unroll
+            for (int b = 0; b < batch; ++b) {
+                const int i = (pass * batch + b) * Shape::warps + Shape::warp();
+                if (i < heads) form_head(args, task, shared, i, raw[b]);
+            }
         }
     }
 
   private:
-    GG_DEVICE static float product(const Args& args, int row, int column) {
-        const float* const p = args.product + Size(row) * Shape::columns.width + column;
-        float sum = load_cg(p);
-#pragma unroll
-        for (int slot = 1; slot < slots; ++slot) sum += load_cg(p + Size(slot) * rows * Shape::columns.width);
-        return sum;
+    static constexpr int pieces = detail::ceil_div(Shape::head_pitch, 2 * warp_size);  ///< pairs of a lane
+    static constexpr int turns = detail::ceil_div(Shape::half, warp_size);  ///< pairs that a lane turns
+    static constexpr int batch = slots * pieces <= 8 ? 2 : 1;
+
+    /// A lane's part of a head: elements 2 (lane + 32 p), + 1 of every slot, cosines and sines lane + 32 p.
+    struct RawHead {
+        float2 part[slots][pieces];
+        float cosine[turns > 0 ? turns : 1], sine[turns > 0 ? turns : 1];
+    };
+
+    struct Place {
+        int row, column;  ///< of the product
+    };
+
+    GG_DEVICE static Place place_of(const Task& task, int i) {
+        if (i < group) return {task.row, (task.kv_head * group + i) * head_dim};
+        const int fresh = i - group;
+        return {task.fresh_row + fresh / 2,
+                (fresh % 2 ? Shape::columns.v : Shape::columns.k) + task.kv_head * head_dim};
     }
 
-    GG_DEVICE static void transform(const Args& args, HeadPlace place, const float* table, float* x) {
-        if constexpr (Block::has_rotary) {
-            place.cosines = table;
-            place.sines = table + Shape::half;
+    /// Elements d (even) and d + 1 of a head of which `from` is element d; 0 behind its end.
+    GG_DEVICE static float2 load_pair(const float* from, int d) {
+        float2 pair = {0.0f, 0.0f};
+        if constexpr (head_dim % 2 == 0) {
+            if (d < head_dim) pair = load_cg(reinterpret_cast<const float2*>(from));
+        } else {
+            if (d < head_dim) pair.x = load_cg(from);
+            if (d + 1 < head_dim) pair.y = load_cg(from + 1);
         }
-        transform_head<Dims, Block>(args.weights, place, x, static_cast<int>(threadIdx.x) % warp_size);
+        return pair;
+    }
+
+    GG_DEVICE static void load(const Args& args, Place place, RawHead& raw) {
+        constexpr Size width = Shape::columns.width;
+        const float* const from = args.product + place.row * width + place.column;
+#pragma unroll
+        for (int slot = 0; slot < slots; ++slot)
+#pragma unroll
+            for (int p = 0; p < pieces; ++p) {
+                const int d = 2 * (Shape::lane() + warp_size * p);
+                raw.part[slot][p] = load_pair(from + slot * rows * width + d, d);
+            }
+        if constexpr (Block::has_rotary)
+#pragma unroll
+            for (int p = 0; p < turns; ++p) {
+                const int i = Shape::lane() + warp_size * p;
+                if (i >= Shape::half) continue;
+                raw.cosine[p] = load_cg(args.cosines + place.row * Shape::half + i);
+                raw.sine[p] = load_cg(args.sines + place.row * Shape::half + i);
+            }
+    }
+
+    /// Head i: a query becomes an operand in its row, a key or value FP16 in its place and in the cache.
+    GG_DEVICE static void form_head(const Args& args, const Task& task, unsigned char* shared, int i,
+                                    const RawHead& raw) {
+        const bool is_query = i < group;
+        const int fresh = i - group, is_value = fresh % 2;
+        float* const scratch =
+            reinterpret_cast<float*>(shared + Shape::scratch_at) + Shape::warp() * Shape::scratch_pitch;
+        float* const x = is_query ? reinterpret_cast<float*>(shared) + i * Shape::query_pitch : scratch;
+        float* const table = scratch + Shape::head_pitch;
+        leave(raw, x, table);
+        __syncwarp();
+        if (i < Shape::warps) mark(ready);
+        if (is_query || !is_value) {
+            HeadPlace place{is_query ? task.kv_head * group + i : task.kv_head, !is_query, nullptr, nullptr};
+            if constexpr (Block::has_rotary) place.cosines = table, place.sines = table + Shape::half;
+            transform_head<Dims, Block>(args.weights, place, x, Shape::lane());
+        }
+        if (is_query) {
+            split_query(x, task.appends ? args.overflows : nullptr);
+        } else {
+            unsigned short* cached = nullptr;
+            if (task.appends && fresh / 2 == task.fresh_rows - 1)
+                cached = (is_value ? task.cache.values : task.cache.keys) + Size(task.slot) * stride;
+            round_head(x, reinterpret_cast<unsigned short*>(shared + Shape::fresh_at) + fresh * stride,
+                       cached, args.overflows);
+        }
+        __syncwarp();  // before the next head takes the scratch
+    }
+
+    /// The sums in slot order, and the table, to shared memory.
+    GG_DEVICE static void leave(const RawHead& raw, float* x, [[maybe_unused]] float* table) {
+#pragma unroll
+        for (int p = 0; p < pieces; ++p) {
+            float2 sum = raw.part[0][p];
+#pragma unroll
+            for (int slot = 1; slot < slots; ++slot) {
+                sum.x += raw.part[slot][p].x;
+                sum.y += raw.part[slot][p].y;
+            }
+            const int d = 2 * (Shape::lane() + warp_size * p);
+            if (d < Shape::head_pitch) *reinterpret_cast<float2*>(x + d) = sum;
+        }
+        if constexpr (Block::has_rotary)
+#pragma unroll
+            for (int p = 0; p < turns; ++p) {
+                const int i = Shape::lane() + warp_size * p;
+                if (i >= Shape::half) continue;
+                table[i] = raw.cosine[p];
+                table[Shape::half + i] = raw.sine[p];
+            }
     }
 
     /// Rounds a new key or value to FP16 and appends it, if it is this block's.
     GG_DEVICE static void round_head(const float* x, unsigned short* fresh, unsigned short* cached,
                                      int* overflows) {
-        const int lane = static_cast<int>(threadIdx.x) % warp_size;
-        for (int i = 2 * lane; i < stride; i += 2 * warp_size) {
+        for (int i = 2 * Shape::lane(); i < stride; i += 2 * warp_size) {
             *reinterpret_cast<unsigned*>(fresh + i) = pack_half_saturated(x[i], x[i + 1]);
             if (cached) store_operand<HalfOperand>(cached, 0, i, x[i], x[i + 1], overflows);
         }
     }
 
-    /// Replaces eight floats at a time by tensor-core operands, in place: {high parts, low parts} of each two
-    /// elements.
+    /// Replaces two floats at a time by tensor-core operands, in place: {high parts, low parts}.
     GG_DEVICE static void split_query(float* x, int* overflows) {
-        const int lane = static_cast<int>(threadIdx.x) % warp_size;
-        if (lane >= 4 * Shape::steps) return;
-        float* const mine = x + 8 * lane;
 #pragma unroll
-        for (int i = 0; i < 8; i += 2) {
-            const float low = saturate_to_half(mine[i]), high = saturate_to_half(mine[i + 1]);
-            if (overflows && (low != mine[i] || high != mine[i + 1])) atomicAdd(overflows, 1);
+        for (int p = 0; p < pieces; ++p) {
+            const int d = 2 * (Shape::lane() + warp_size * p);
+            if (d >= Shape::head_pitch) continue;
+            float2* const mine = reinterpret_cast<float2*>(x + d);
+            const float2 raw = *mine;
+            const float low = saturate_to_half(raw.x), high = saturate_to_half(raw.y);
+            if (overflows && (low != raw.x || high != raw.y)) atomicAdd(overflows, 1);
             const unsigned bits = pack_half(low, high);
-            mine[i] = float_from_bits(bits);
-            mine[i + 1] =
-                float_from_bits(pack_half(low - low_half_value(bits), high - high_half_value(bits)));
+            *mine = {float_from_bits(bits),
+                     float_from_bits(pack_half(low - low_half_value(bits), high - high_half_value(bits)))};
         }
     }
 };

@@ -12,32 +12,58 @@
 
 namespace gg::cuda {
 
-/// Largest score and sum of weights of a head over some keys.
-struct SoftmaxStatistics {
-    float largest, sum;
+/// Of a head over some keys: the largest score, the sum of weights relative to it, and two elements of the
+/// values' weighted sum.
+struct KeySums {
+    float largest = -infinity(), sum = 0.0f;
+    float2 values = {0.0f, 0.0f};
+
+    /// Adds the sums of other keys in their order, {largest score, sum} and values each; of parts without
+    /// keys the largest score is -infinity and the rest 0. Some key must be there.
+    template <int count>
+    GG_DEVICE void merge(const float2 (&statistics)[count], const float2 (&parts)[count]) {
+        float most = largest;
+#pragma unroll
+        for (int i = 0; i < count; ++i) most = gg::max(most, statistics[i].x);
+        const float own = exp2_fast(largest - most);
+        largest = most;
+        sum *= own;
+        values.x *= own;
+        values.y *= own;
+#pragma unroll
+        for (int i = 0; i < count; ++i) {
+            const float factor = exp2_fast(statistics[i].x - most);
+            sum = __fmaf_rn(statistics[i].y, factor, sum);
+            values.x = __fmaf_rn(parts[i].x, factor, values.x);
+            values.y = __fmaf_rn(parts[i].y, factor, values.y);
+        }
+    }
 };
 
 template <class Dims, int rows>
 class DecodeKeys {
   public:
     using Shape = DecodeShape<Dims, rows>;
-    using Statistics = SoftmaxStatistics;
 
     static constexpr int head_dim = Shape::head_dim, stride = Shape::stride;
 
     GG_DEVICE DecodeKeys(const DecodeTask& task, unsigned char* shared)
         : task_(task),
           shared_(shared),
-          g_(static_cast<int>(threadIdx.x) % warp_size / 4),
-          t_(static_cast<int>(threadIdx.x) % 4),
-          head_tile_(static_cast<int>(threadIdx.x) / warp_size % Shape::head_tiles),
-          stream_(static_cast<int>(threadIdx.x) / warp_size / Shape::head_tiles) {}
+          g_(Shape::lane() / 4),
+          t_(Shape::lane() % 4),
+          head_tile_(Shape::warp() % Shape::head_tiles),
+          stream_(Shape::warp() / Shape::head_tiles),
+          step_(static_cast<unsigned>(Shape::streams * unit_keys) % positions()),
+          slot_(static_cast<unsigned>((task.units.begin + stream_) * unit_keys) % positions()) {}
 
     /// Starts reading cached keys and values.
     GG_DEVICE void prefetch() {
         if constexpr (ahead) {
-            load_keys(task_.units.begin + stream_);
-            load_values(task_.units.begin + stream_);
+            const int unit = task_.units.begin + stream_;
+            if (unit >= task_.units.end) return;
+            load_keys(unit);
+            load_values(unit);
         }
     }
 
@@ -47,32 +73,39 @@ class DecodeKeys {
 #pragma unroll
             for (int i = 0; i < 2 * Shape::steps; ++i) query_[i] = query(i);
         }
+#pragma unroll 1
         for (int unit = task_.units.begin + stream_; unit < task_.units.end; unit += Shape::streams) {
             const bool fresh = (unit + 1) * unit_keys > task_.fresh;
+            const bool more = unit + Shape::streams < task_.units.end;
             float x[2][4] = {};
             if constexpr (!ahead) load_keys(unit);
             if (fresh) take_fresh_keys(unit);
             score(x);
-            if constexpr (ahead) load_keys(unit + Shape::streams);
+            if constexpr (ahead) {
+                next_slot();
+                if (more) load_keys(unit + Shape::streams);
+            }
             unsigned p[4];
             weigh(x, unit, p);
-            if constexpr (!ahead) load_values(unit);
+            if constexpr (!ahead) {
+                load_values(unit);
+                next_slot();
+            }
             if (fresh) take_fresh_values(unit);
             add_values(p);
-            if constexpr (ahead) load_values(unit + Shape::streams);
+            if constexpr (ahead)
+                if (more) load_values(unit + Shape::streams);
         }
     }
 
-    /// Leaves the warp's sums in shared memory, relative to the block's largest scores.
+    /// Leaves the warp's sums in shared memory, relative to its largest scores.
     GG_DEVICE void leave_sums() {
+        if constexpr (!Shape::sums_apart) __syncthreads();  // queries and new keys were read
         sum_ += __shfl_xor_sync(whole_warp, sum_, 1);
         sum_ += __shfl_xor_sync(whole_warp, sum_, 2);
-        const int head = head_tile_ * 8 + g_;
-        if (t_ == 0) statistics()[left_at(head, stream_)] = {largest_, sum_};
-        __syncthreads();
-        const float factor = exp2_fast(largest_ - largest_of(head));
-        float* const row =
-            reinterpret_cast<float*>(shared_) + left_at(head, stream_) * Shape::value_pitch + 16 * t_;
+        const int at = left_at(head_tile_ * 8 + g_, stream_);
+        if (t_ == 0) statistics()[at] = {largest_, sum_};
+        float* const row = sums() + at * Shape::value_pitch + 16 * t_;
 #pragma unroll
         for (int u = 0; u < Shape::spans; ++u)
 #pragma unroll
@@ -80,37 +113,26 @@ class DecodeKeys {
 #pragma unroll
                 for (int j = 0; j < 8; j += 4) {
                     float4 four;
-                    four.x = (out_[8 * u + j][e] + out_[8 * u + j][e + 2]) * factor;
-                    four.y = (out_[8 * u + j + 1][e] + out_[8 * u + j + 1][e + 2]) * factor;
-                    four.z = (out_[8 * u + j + 2][e] + out_[8 * u + j + 2][e + 2]) * factor;
-                    four.w = (out_[8 * u + j + 3][e] + out_[8 * u + j + 3][e + 2]) * factor;
+                    four.x = out_[8 * u + j][e] + out_[8 * u + j][e + 2];
+                    four.y = out_[8 * u + j + 1][e] + out_[8 * u + j + 1][e + 2];
+                    four.z = out_[8 * u + j + 2][e] + out_[8 * u + j + 2][e + 2];
+                    four.w = out_[8 * u + j + 3][e] + out_[8 * u + j + 3][e + 2];
                     *reinterpret_cast<float4*>(row + 64 * u + 8 * e + j) = four;
                 }
     }
 
-    /// Largest score and sum of a head over the block's streams.
-    GG_DEVICE Statistics block_statistics(int head) const {
-        const float largest = largest_of(head);
-        float sum = 0.0f;
+    /// A head's sums over the block's streams, elements d (even) and d + 1, after all warps left theirs.
+    GG_DEVICE KeySums block_sums(int head, int d) const {
+        float2 left[Shape::streams], parts[Shape::streams];
 #pragma unroll
         for (int s = 0; s < Shape::streams; ++s) {
-            const Statistics left = statistics()[left_at(head, s)];
-            sum = __fmaf_rn(left.sum, exp2_fast(left.largest - largest), sum);
+            const int at = left_at(head, s);
+            left[s] = statistics()[at];
+            parts[s] = *reinterpret_cast<const float2*>(sums() + at * Shape::value_pitch + d);
         }
-        return {largest, sum};
-    }
-    /// Element d of a head's sums over the block's streams, and the next.
-    GG_DEVICE float2 block_pair(int head, int d) const {
-        float2 pair = {0.0f, 0.0f};
-#pragma unroll
-        for (int s = 0; s < Shape::streams; ++s) {
-            const float* const row =
-                reinterpret_cast<const float*>(shared_) + left_at(head, s) * Shape::value_pitch;
-            const float2 left = *reinterpret_cast<const float2*>(row + d);
-            pair.x += left.x;
-            pair.y += left.y;
-        }
-        return pair;
+        KeySums all;
+        all.merge(left, parts);
+        return all;
     }
 
   private:
@@ -121,6 +143,8 @@ class DecodeKeys {
     unsigned char* const shared_;
     const int g_, t_;               ///< lane 4g + t
     const int head_tile_, stream_;  ///< of the warp
+    const unsigned step_;           ///< from a unit's slot to that of the warp's next, modulo the ring
+    unsigned slot_;                 ///< where the unit to be read next lies
     uint4 k_[2][Shape::steps];      ///< positions g and 8 + g, elements 32s + 8t to 32s + 8t + 7
     uint4 v_[4][Shape::spans];  ///< positions 2t, 2t + 1, 2t + 8, 2t + 9, elements 64u + 8g to 64u + 8g + 7
     uint4 query_[queries_in_registers ? 2 * Shape::steps : 1];
@@ -134,18 +158,21 @@ class DecodeKeys {
         return *reinterpret_cast<const uint4*>(row + i / 2 * 32 + 8 * t_ + i % 2 * 4);
     }
 
-    GG_DEVICE Size slot(int unit) const {
-        return static_cast<unsigned>(unit * unit_keys) % static_cast<unsigned>(task_.cache.positions);
+    GG_DEVICE unsigned positions() const {
+        return static_cast<unsigned>(task_.cache.positions);
+    }
+    GG_DEVICE void next_slot() {
+        slot_ += step_;
+        if (slot_ >= positions()) slot_ -= positions();
     }
 
     /// Cached keys of a unit; those that are not cached or not seen become 0.
     GG_DEVICE void load_keys(int unit) {
-        const unsigned short* const from = task_.cache.keys + (slot(unit) + g_) * stride + 8 * t_;
-        const bool any = unit < task_.units.end;
+        const unsigned short* const from = task_.cache.keys + (Size(slot_) + g_) * stride + 8 * t_;
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             const int position = unit * unit_keys + 8 * i + g_;
-            const bool valid = any && position >= task_.visible && position < task_.fresh;
+            const bool valid = position >= task_.visible && position < task_.fresh;
 #pragma unroll
             for (int s = 0; s < Shape::steps; ++s) {
                 k_[i][s] = uint4{0, 0, 0, 0};
@@ -156,12 +183,11 @@ class DecodeKeys {
     }
 
     GG_DEVICE void load_values(int unit) {
-        const unsigned short* const from = task_.cache.values + (slot(unit) + 2 * t_) * stride + 8 * g_;
-        const bool any = unit < task_.units.end;
+        const unsigned short* const from = task_.cache.values + (Size(slot_) + 2 * t_) * stride + 8 * g_;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int key = i / 2 * 8 + i % 2, position = unit * unit_keys + 2 * t_ + key;
-            const bool valid = any && position >= task_.visible && position < task_.fresh;
+            const bool valid = position >= task_.visible && position < task_.fresh;
 #pragma unroll
             for (int u = 0; u < Shape::spans; ++u) {
                 v_[i][u] = uint4{0, 0, 0, 0};
@@ -233,11 +259,12 @@ class DecodeKeys {
         most = gg::max(most, __shfl_xor_sync(whole_warp, most, 2));
         const float largest = gg::max(largest_, most * scale);
         const float factor = exp2_fast(largest_ - largest), offset = weight_exponent - largest;
+        const bool rescale = largest_ != -infinity() && factor != 1.0f;  // the first sums are 0
         largest_ = largest;
 #pragma unroll
         for (int i = 0; i < 4; ++i) y[i] = exp2_fast(__fmaf_rn(y[i], scale, offset));
         sum_ = __fmaf_rn(sum_, factor, (y[0] + y[1]) + (y[2] + y[3]));
-        if (__any_sync(whole_warp, factor != 1.0f)) {
+        if (__any_sync(whole_warp, rescale)) {
 #pragma unroll
             for (int n = 0; n < 8 * Shape::spans; ++n)
 #pragma unroll
@@ -270,21 +297,15 @@ class DecodeKeys {
         }
     }
 
-    GG_DEVICE Statistics* statistics() const {
-        return reinterpret_cast<Statistics*>(shared_ + Shape::statistics_at);
+    GG_DEVICE float2* statistics() const {
+        return reinterpret_cast<float2*>(shared_ + Shape::statistics_at);
+    }
+    GG_DEVICE float* sums() const {
+        return reinterpret_cast<float*>(shared_ + Shape::sums_at);
     }
     /// Where the statistics and the row of sums of a head are that a stream left.
     GG_DEVICE static int left_at(int head, int stream) {
         return (stream * Shape::head_tiles + head / 8) * 8 + head % 8;
-    }
-
-    /// The largest score of a head over all streams.
-    GG_DEVICE float largest_of(int head) const {
-        float largest = -infinity();
-#pragma unroll
-        for (int s = 0; s < Shape::streams; ++s)
-            largest = gg::max(largest, statistics()[left_at(head, s)].largest);
-        return largest;
     }
 };
 

@@ -27,7 +27,10 @@ struct TransformByWarp<RotaryEmbedding<Pairs, Frequencies>> {
     template <class Weights, class Dims>
     GG_DEVICE static void run(const Weights&, const Dims& dims, const HeadPlace& head, float* x, int lane) {
         const int half = dims.head_dim / 2;
-        for (int i = lane; i < half; i += warp_size) {
+#pragma unroll
+        for (int begin = 0; begin < half; begin += warp_size) {
+            const int i = begin + lane;
+            if (i >= half) continue;
             float &a = x[Pairs::first(i, half)], &b = x[Pairs::second(i, half)];
             const float x1 = a, x2 = b, cosine = head.cosines[i], sine = head.sines[i];
             a = __fmaf_rn(x1, cosine, -__fmul_rn(x2, sine));
