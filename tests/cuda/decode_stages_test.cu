@@ -94,7 +94,9 @@ class OutputCase {
                   "no two blocks share a row of tiles");
 
     explicit OutputCase(std::uint64_t seed) : random_(seed) {
-        check_shared_memory<Stage>(shared_budget<Dims, rows>());
+        // In a step of one row it takes a little more than half, of what its neighbours leave (plan.hpp).
+        check_shared_memory<Stage>(shared_budget<Dims, rows>() +
+                                   (rows == 1 ? gg::cuda::reserved_shared_bytes(1) : 0));
         matrix_ = random_matrix<Format>(hidden, width, random_);
     }
 
