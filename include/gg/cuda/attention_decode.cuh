@@ -43,7 +43,7 @@ struct DecodeAttention {
     GG_DEVICE static void run(const Args& args) {
         launch_next();
         const DecodeTask task = find_decode_task<Dims, splits>(args);
-        if (task.split >= task.units.used) return wait_for_previous();
+        if (task.split >= task.units.used) return stand_by();
         unsigned char* const shared = dynamic_shared();
         const int head = Shape::thread();  // whose sink this thread fetches
         float sink = 0.0f;

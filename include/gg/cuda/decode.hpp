@@ -42,7 +42,10 @@ class DecodeStep {
     /// Takes device memory for steps of decode_rows[variant] rows. `overflows` counts activations beyond
     /// FP16.
     DecodeStep(const ModelParts<Family>& parts, int variant, int* overflows, cudaStream_t stream)
-        : parts_(parts), rows_(decode_rows[variant]), overflows_(overflows) {
+        : parts_(parts),
+          rows_(decode_rows[variant]),
+          least_blocks_(rows_ == 1 ? parts.target.multiprocessors : 0),
+          overflows_(overflows) {
         find_kernels(variant);
         allocate(stream);
     }
@@ -82,7 +85,7 @@ class DecodeStep {
                        HeadArgs<typename Family::FinalNorm>{x, parts_.weights.vectors.final_norm,
                                                             parts_.weights.head.tiles, buffers_.row_list,
                                                             used_rows, overflows_},
-                       early);
+                       early, least_blocks_);
     }
 
     /// The kernels of a step in their order, with the bytes of weights that they read for one row.
@@ -173,21 +176,19 @@ class DecodeStep {
         kernels.first->enqueue(at.stream,
                                QkvArgs<Norm>{at.normed, norm, tiles.first.tiles, tiles.qkv_bias, buffers_.qkv,
                                              at.used_rows, overflows_},
-                               at.early);
+                               at.early, least_blocks_);
         const DecodeAttentionArgs<Weights> mix{weights,           buffers_.qkv,      buffers_.cosines,
                                                buffers_.sines,    buffers_.row_list, parts_.places[at.layer],
                                                at.used_rows,      buffers_.mixed,    buffers_.attention,
                                                buffers_.counters, overflows_};
-        // A block on every multiprocessor, be it idle: the next stage's blocks take the place that is left on
-        // each, so that all of them have equally much to do.
-        const int blocks = std::max(decode_blocks(parts_.dims.kv_heads, at.used_rows, splits_),
-                                    rows_ == 1 ? parts_.target.multiprocessors : 1);
+        const int blocks =
+            std::max(decode_blocks(parts_.dims.kv_heads, at.used_rows, splits_), least_blocks_);
         kernels.mix->enqueue(dim3(static_cast<unsigned>(blocks)), at.stream, mix, at.early);
         kernels.second->enqueue(
             at.stream,
             OutputArgs{at.x, buffers_.mixed, tiles.second.tiles, weights.output_bias.data,
                        next_router<routed_next>(at), out, buffers_.router_sums, at.used_rows},
-            at.early);
+            at.early, least_blocks_);
     }
 
     template <class Block, class Norm, class NormWeights, class Weights, bool routed_next>
@@ -209,13 +210,13 @@ class DecodeStep {
                         at.used_rows,
                         overflows_};
         if constexpr (is_routed<Block>) up.router_bias = weights.router_bias.data;
-        kernels.first->enqueue(at.stream, up, at.early);
+        kernels.first->enqueue(at.stream, up, at.early, least_blocks_);
         kernels.second->enqueue(
             at.stream,
             DownArgs{at.x, buffers_.h, tiles.second.tiles, tiles.second.bytes_per_matrix,
                      weights.down_bias.data, buffers_.choice, next_router<routed_next>(at), out,
                      buffers_.router_sums, at.used_rows},
-            at.early);
+            at.early, least_blocks_);
     }
 
     /// The router of the residual after this branch's.
@@ -229,6 +230,9 @@ class DecodeStep {
 
     const ModelParts<Family>& parts_;
     int rows_, splits_ = 1;
+    /// Blocks of every kernel of a step of one row: as many as multiprocessors, be some idle. The next
+    /// stage's blocks then find one place on each, and all of them have equally much to do.
+    int least_blocks_;
     std::vector<std::vector<BranchKernels>> kernels_;
     const StageKernel *embed_ = nullptr, *head_ = nullptr;
     Workspace workspace_;

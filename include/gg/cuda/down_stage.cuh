@@ -42,6 +42,7 @@ struct DownStage {
 
     GG_DEVICE static void run(const Args& args) {
         extern __shared__ __align__(128) unsigned char shared[];
+        if (static_cast<int>(blockIdx.x) >= plan.blocks) return stand_by();
         launch_next();
         if constexpr (Feed::routed) {
             using Stream =

@@ -34,6 +34,7 @@ struct HeadStage {
         __shared__ typename Product::Shared product_shared;
         __shared__ typename Prologue::Shared norm_shared;
         __shared__ float* logits[rows];
+        if (static_cast<int>(blockIdx.x) >= plan.blocks) return stand_by();
         launch_next();
         Product product(shared);
         const Stream stream{args.tiles};

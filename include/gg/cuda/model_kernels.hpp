@@ -21,10 +21,11 @@ struct StageKernel {
     Kernel kernel;
     Launch launch = {};
 
-    /// Enqueues it with as many blocks as the kernel itself says.
+    /// Enqueues it with as many blocks as the kernel itself says, or `least`: the others stand by.
     template <class Args>
-    void enqueue(cudaStream_t stream, const Args& args, bool programmatic) const {
-        enqueue(static_cast<unsigned>(launch.blocks), stream, args, programmatic);
+    void enqueue(cudaStream_t stream, const Args& args, bool programmatic, int least = 0) const {
+        enqueue(static_cast<unsigned>(launch.blocks > least ? launch.blocks : least), stream, args,
+                programmatic);
     }
     /// With `grid` blocks.
     template <class Args>

@@ -44,6 +44,7 @@ struct OutputStage {
     GG_DEVICE static void run(const Args& args) {
         extern __shared__ __align__(128) unsigned char shared[];
         __shared__ typename Product::Shared product_shared;
+        if (static_cast<int>(blockIdx.x) >= plan.blocks) return stand_by();
         launch_next();
         Product product(shared);
         const Stream stream{args.tiles};

@@ -42,6 +42,7 @@ struct QkvStage {
         extern __shared__ __align__(128) unsigned char shared[];
         __shared__ typename Product::Shared product_shared;
         __shared__ typename Prologue::Shared norm_shared;
+        if (static_cast<int>(blockIdx.x) >= plan.blocks) return stand_by();
         launch_next();
         Product product(shared);
         const Stream stream{args.tiles};

@@ -51,6 +51,7 @@ struct UpStage {
     using Args = UpArgs<Norm>;
 
     GG_DEVICE static void run(const Args& args) {
+        if (static_cast<int>(blockIdx.x) >= plan.blocks) return stand_by();
         if constexpr (Feed::routed)
             run_routed(args);
         else
