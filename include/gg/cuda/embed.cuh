@@ -47,10 +47,10 @@ struct Embed {
         if (!args.inverse_frequency) return;
         // Threads from the end, which have no chunk of a narrow row.
         for (int i = threads - 1 - static_cast<int>(threadIdx.x); i < half; i += threads) {
-            const double angle = position * args.inverse_frequency[i];
-            args.cosines[static_cast<Size>(row) * half + i] =
-                static_cast<float>(::cos(angle) * args.magnitude);
-            args.sines[static_cast<Size>(row) * half + i] = static_cast<float>(::sin(angle) * args.magnitude);
+            double sine, cosine;
+            ::sincos(position * args.inverse_frequency[i], &sine, &cosine);
+            args.cosines[static_cast<Size>(row) * half + i] = static_cast<float>(cosine * args.magnitude);
+            args.sines[static_cast<Size>(row) * half + i] = static_cast<float>(sine * args.magnitude);
         }
     }
 
