@@ -10,24 +10,35 @@
 
 namespace gg::cuda {
 
-/// Activations in shared memory: [planes][rows][stride], 16-byte reads of eight rows free of bank conflicts.
-template <class Operand, int rows, int width>
-struct SharedActivations {
-    static constexpr int stride = shared_stride(rows, width);
-    static constexpr int plane = rows * stride;
-    static constexpr int bytes = shared_activation_bytes(Operand::planes, rows, width);
+/// [planes][rows][stride_]; a lane reads row min(g, used_rows - 1).
+template <class Operand, int rows, int stride_>
+struct RowActivations {
+    static constexpr int stride = stride_, plane = rows * stride;
 
     const unsigned short* lane_base;
 
-    GG_DEVICE SharedActivations(const unsigned short* base, int lane, int used_rows) {
+    GG_DEVICE RowActivations(const unsigned short* base, int lane, int used_rows) {
         const int g = lane / 4, row = g < used_rows ? g : used_rows - 1;
         lane_base = base + row * stride + 8 * (lane % 4);
     }
+    /// Where a tile's are of one plane.
+    template <class Place>
+    GG_DEVICE const uint4* at(const Place& place, int block, int p) const {
+        return reinterpret_cast<const uint4*>(lane_base + p * plane + place.k * 64 + 32 * block);
+    }
+};
+
+/// Activations in shared memory, 16-byte reads of eight rows free of bank conflicts.
+template <class Operand, int rows, int width>
+struct SharedActivations : RowActivations<Operand, rows, shared_stride(rows, width)> {
+    static constexpr int bytes = shared_activation_bytes(Operand::planes, rows, width);
+
+    using RowActivations<Operand, rows, shared_stride(rows, width)>::RowActivations;
+
     template <class Place>
     GG_DEVICE void load(const Place& place, int block, uint4 (&x)[Operand::planes]) const {
 #pragma unroll
-        for (int p = 0; p < Operand::planes; ++p)
-            x[p] = *reinterpret_cast<const uint4*>(lane_base + p * plane + place.k * 64 + 32 * block);
+        for (int p = 0; p < Operand::planes; ++p) x[p] = *this->at(place, block, p);
     }
 };
 
@@ -58,23 +69,15 @@ struct CopiedActivations {
     }
 };
 
-/// Activations in device memory that an earlier kernel of the chain wrote: [planes][rows][stride].
+/// Activations in device memory that an earlier kernel of the chain wrote.
 template <class Operand, int rows, int width>
-struct ChainActivations {
-    static constexpr int stride = operand_stride(width);
-    static constexpr int plane = rows * stride;
+struct ChainActivations : RowActivations<Operand, rows, operand_stride(width)> {
+    using RowActivations<Operand, rows, operand_stride(width)>::RowActivations;
 
-    const unsigned short* lane_base;
-
-    GG_DEVICE ChainActivations(const unsigned short* base, int lane, int used_rows) {
-        const int g = lane / 4, row = g < used_rows ? g : used_rows - 1;
-        lane_base = base + row * stride + 8 * (lane % 4);
-    }
     template <class Place>
     GG_DEVICE void load(const Place& place, int block, uint4 (&x)[Operand::planes]) const {
 #pragma unroll
-        for (int p = 0; p < Operand::planes; ++p)
-            x[p] = load_cg(reinterpret_cast<const uint4*>(lane_base + p * plane + place.k * 64 + 32 * block));
+        for (int p = 0; p < Operand::planes; ++p) x[p] = load_cg(this->at(place, block, p));
     }
 };
 
