@@ -202,11 +202,11 @@ struct DecodeHeads {
         if (is_query) {
             split_query(x, task.appends ? args.overflows : nullptr);
         } else {
-            unsigned short* cached = nullptr;
-            if (task.appends && fresh / 2 == task.fresh_rows - 1)
-                cached = (is_value ? task.cache.values : task.cache.keys) + Size(task.slot) * stride;
-            round_head(x, reinterpret_cast<unsigned short*>(shared + Shape::fresh_at) + fresh * stride,
-                       cached, args.overflows);
+            unsigned short* const rounded = reinterpret_cast<unsigned short*>(shared + Shape::fresh_at);
+            const bool own = task.appends && fresh / 2 == task.fresh_rows - 1;
+            round_head(x, rounded + fresh * stride, own,
+                       (is_value ? task.cache.values : task.cache.keys) + Size(task.slot) * stride,
+                       args.overflows);
         }
         __syncwarp();  // before the next head takes the scratch
     }
@@ -234,12 +234,13 @@ struct DecodeHeads {
             }
     }
 
-    /// Rounds a new key or value to FP16 and appends it, if it is this block's.
-    GG_DEVICE static void round_head(const float* x, unsigned short* fresh, unsigned short* cached,
+    /// Rounds a new key or value to FP16 and appends it, if it is this block's own. (Said by a flag: of a
+    /// pointer that is null otherwise, the compiler's code read the null before it was there.)
+    GG_DEVICE static void round_head(const float* x, unsigned short* fresh, bool own, unsigned short* cached,
                                      int* overflows) {
         for (int i = 2 * Shape::lane(); i < stride; i += 2 * warp_size) {
             *reinterpret_cast<unsigned*>(fresh + i) = pack_half_saturated(x[i], x[i + 1]);
-            if (cached) store_operand<HalfOperand>(cached, 0, i, x[i], x[i + 1], overflows);
+            if (own) store_operand<HalfOperand>(cached, 0, i, x[i], x[i + 1], overflows);
         }
     }
 
