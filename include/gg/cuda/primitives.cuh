@@ -81,8 +81,8 @@ GG_DEVICE void launch_next() {
 }
 
 /// All that a block does which the stage does not need: it keeps its place on the multiprocessor until the
-/// others are at work. Were it gone before the next stage's last block has come, two of those might share this
-/// multiprocessor, and another would have none.
+/// others are at work. Were it gone before the next stage's last block has come, two of those might share
+/// this multiprocessor, and another would have none.
 GG_DEVICE void stand_by() {
     launch_next();
     wait_for_previous();
@@ -193,14 +193,17 @@ GG_DEVICE void copy_engine_fence() {
 #endif
 }
 
-/// Copies `bytes` (a multiple of 16) to shared memory in the background; the barrier counts them.
+/// Copies `bytes` (a multiple of 16) that nothing will read again to shared memory in the background; the
+/// barrier counts them. The second-level cache gives them up first, and keeps what stages leave each other.
 GG_DEVICE void bulk_copy([[maybe_unused]] void* shared, [[maybe_unused]] const void* global,
                          [[maybe_unused]] unsigned bytes, [[maybe_unused]] Size* barrier) {
 #if __CUDA_ARCH__ >= 900
+    // What createpolicy.fractional.L2::evict_first gives; as a constant it takes no registers.
+    constexpr Size evict_first = 0x12F0000000000000ull;
     asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-            shared_address(shared)),
-        "l"(global), "r"(bytes), "r"(shared_address(barrier))
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+        " [%0], [%1], %2, [%3], %4;" ::"r"(shared_address(shared)),
+        "l"(global), "r"(bytes), "r"(shared_address(barrier)), "l"(evict_first)
         : "memory");
 #endif
 }
