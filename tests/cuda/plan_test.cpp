@@ -83,7 +83,7 @@ void check_memory(Faults& faults, const MatvecShape& s, const MatvecPlan& plan, 
     faults.expect(plan.shared_bytes == plan.ring_bytes + plan.sum_bytes + s.activation_bytes, "total");
     faults.expect(plan.shared_bytes + 8 * plan.warps * plan.depth <= budget, "budget");
     faults.expect((plan.ring_bytes + plan.sum_bytes) % 16 == 0 && plan.ring_bytes % 16 == 0, "alignment");
-    faults.expect(plan.blocks >= 1 && plan.blocks <= chip.multiprocessors, "blocks");
+    faults.expect(plan.blocks >= 1 && (s.dealt || plan.blocks <= chip.multiprocessors), "blocks");
 }
 
 /// There is a plan unless even four warps with two copies each leave less than 2 KiB.
@@ -128,6 +128,30 @@ void for_each_plan(bool whole_rows, const F& f) {
 }
 
 }  // namespace
+
+TEST_CASE("a long step's blocks are dealt out, a short one's are not") {
+    for (const Chip& chip : chips)
+        for (const int rows : {1, 2})
+            for (const int row_tiles : {1, 132, 3142, 12568}) {
+                MatvecShape shape{rows, row_tiles, 45, 1088, true, 45 * 128};
+                const MatvecPlan whole = plan_matvec(shape, chip);
+                shape.dealt = true;
+                const MatvecPlan plan = plan_matvec(shape, chip);
+                const int filling = chip.shared_half / (45 * 1088);
+                const bool is_long =
+                    rows == 1 && filling > 0 && row_tiles / chip.multiprocessors >= long_share * filling;
+                Faults faults;
+                check_plan(faults, shape, plan, chip);
+                INFO(text(shape, chip) << ": " << faults.first);
+                CHECK(faults.count == 0);
+                if (is_long) {
+                    CHECK((row_tiles + plan.blocks - 1) / plan.blocks == dealt_share * filling);
+                    CHECK(plan.pause == 0);
+                } else {
+                    CHECK(plan.blocks == whole.blocks);
+                }
+            }
+}
 
 TEST_CASE("share_of is the inverse of share_begin") {
     Faults faults;

@@ -11,9 +11,14 @@ template <class Dims, class Format, int rows_>
 struct HeadShape {
     static constexpr int rows = rows_;
     using Activations = SharedActivations<typename Tile<Format>::Operand, rows, Dims::hidden>;
-    static constexpr MatvecShape shape = {
-        rows, row_tiles(Dims::vocabulary), column_tiles(Dims::hidden), Tile<Format>::bytes,
-        true, Activations::bytes};
+    static constexpr MatvecShape shape = {rows,
+                                          row_tiles(Dims::vocabulary),
+                                          column_tiles(Dims::hidden),
+                                          Tile<Format>::bytes,
+                                          true,
+                                          Activations::bytes,
+                                          false,
+                                          true};
     static constexpr MatvecPlan plan = plan_matvec(shape, Dims::chip);
 };
 

@@ -34,6 +34,7 @@ struct MatvecShape {
     bool whole_rows;       ///< whether a row of tiles stays within a block
     int activation_bytes;  ///< shared memory for activations
     bool crowds = false;   ///< whether two of its blocks might be put on one multiprocessor (see plan_matvec)
+    bool dealt = false;    ///< whether a long step of one row may have more blocks than multiprocessors
 };
 
 struct MatvecPlan {
@@ -50,6 +51,12 @@ struct MatvecPlan {
 
     GG_HD constexpr int threads() const { return warps * 32; }
 };
+
+/// Multiprocessors get unequal parts of the memory's bandwidth. Where a multiprocessor's share of a step is
+/// at least long_share fillings of a block's shared memory, blocks of dealt_share fillings are dealt out by
+/// the hardware, to each multiprocessor as many as it gets through. Shorter shares do not pay for the
+/// beginnings.
+inline constexpr int long_share = 16, dealt_share = 2;
 
 /// The copy engine moves pieces of about this many bytes at full speed, and a warp spends little on each.
 inline constexpr int copy_bytes = 2176;
@@ -99,6 +106,9 @@ GG_HD constexpr MatvecPlan plan_with_warps(const MatvecShape& s, const Chip& chi
     const int tiles = s.row_tiles * s.column_tiles;
     const int useful = tiles / warps > 1 ? tiles / warps : 1;  // a tile a warp
     p.blocks = at_most(chip.multiprocessors, s.whole_rows ? s.row_tiles : useful);
+    const int filling = chip.shared_half / (s.column_tiles * s.tile_bytes);  // rows of tiles
+    if (s.dealt && s.rows == 1 && filling > 0 && s.row_tiles / p.blocks >= long_share * filling)
+        p.blocks = ceil_div(s.row_tiles, dealt_share * filling);
     p.warps = warps;
     const int block_rows = ceil_div(s.row_tiles, p.blocks);
     p.round_rows = s.whole_rows ? at_most(16, block_rows) : block_rows + 1;
@@ -128,7 +138,8 @@ GG_HD constexpr MatvecPlan plan_matvec(const MatvecShape& shape, const Chip& chi
     for (int warps = 16; warps >= 4 && plan.depth < 2; warps /= 2)
         plan = detail::plan_with_warps(shape, chip, warps);
     if (plan.depth < 2) plan.depth = 0;
-    if (shape.rows == 1 && plan.ring_bytes > (8 << 20) / plan.blocks) plan.pause = 1600;
+    if (shape.rows == 1 && plan.blocks <= chip.multiprocessors && plan.ring_bytes > (8 << 20) / plan.blocks)
+        plan.pause = 1600;
     if (shape.crowds && shape.rows == 1) plan.shared_bytes = chip.shared_half + 16;
     return plan;
 }
