@@ -37,10 +37,22 @@ Examples:
 
 Ctrl-C ends after the step at hand and prints what was measured. Exit codes: 0 done, 1 failed, 2 wrong usage.)";
 
+/// The model of a preset, its experts in another type if the options say so.
+Subject preset_subject(const std::string& preset, const std::string& experts) {
+    return with_synthetic_preset(preset, [&](auto family, SyntheticModel model) -> Subject {
+        if (experts.empty()) return {preset, SyntheticFile(family, model, 1), {}};
+        if (model.dims.experts == 0) fail("--experts", "a preset with experts", preset);
+        model.experts = find_dtype(experts)->type;
+        std::string name = preset;
+        name.append(", ").append(experts).append(" experts");
+        return {name, SyntheticFile(family, model, 1), {}};
+    });
+}
+
 std::vector<Subject> subjects_of(const Options& options) {
     std::vector<Subject> subjects;
     for (const std::string& preset : options.presets)
-        subjects.push_back({preset, SyntheticFile::of_preset(preset), {}});
+        subjects.push_back(preset_subject(preset, options.experts));
     for (const std::string& path : options.files)
         subjects.push_back({std::filesystem::path(path).stem().string(), {}, gguf::File::open(path)});
     return subjects;
@@ -80,6 +92,9 @@ void add_options(CLI::App& app, Options& options) {
         ->allow_extra_args(false)
         ->check(CLI::IsMember(
             std::vector<std::string>(std::begin(synthetic_presets), std::end(synthetic_presets))));
+    app.add_option("--experts", options.experts, "Type of the presets' experts, in place of MXFP4")
+        ->type_name("TYPE")
+        ->check(CLI::IsMember({"Q8_0", "F16", "BF16"}));
     app.add_option("-m,--model", options.files, "A GGUF file; again for several")
         ->type_name("FILE")
         ->default_str("")

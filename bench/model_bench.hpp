@@ -30,7 +30,7 @@ using Ids = std::vector<std::int32_t>;
 /// What the command line asks for.
 struct ModelBenchOptions {
     std::vector<std::string> presets, files;
-    std::string tests = default_tests, json, commit;
+    std::string experts, tests = default_tests, json, commit;
     int repeats = 5, device = 0, threads = 0, upload_mib = 8;
     std::uint64_t vram_limit = 0;
 };
