@@ -56,7 +56,7 @@ struct MatvecPlan {
 /// at least long_share fillings of a block's shared memory, blocks of dealt_share fillings are dealt out by
 /// the hardware, to each multiprocessor as many as it gets through. Shorter shares do not pay for the
 /// beginnings.
-inline constexpr int long_share = 16, dealt_share = 2;
+inline constexpr int long_share = 16, dealt_share = 3;
 
 /// The copy engine moves pieces of about this many bytes at full speed, and a warp spends little on each.
 inline constexpr int copy_bytes = 2176;

@@ -81,14 +81,11 @@ GG_DEVICE void launch_next() {
 }
 
 /// All that a block does which the stage does not need: it keeps its place on the multiprocessor until the
-/// others are at work. Were it gone before the next stage's last block has come, two of those might share
+/// stage before has ended. Were it gone before the next stage's last block has come, two of those might share
 /// this multiprocessor, and another would have none.
 GG_DEVICE void stand_by() {
     launch_next();
     wait_for_previous();
-#if __CUDA_ARCH__ >= 900
-    __nanosleep(1000);
-#endif
 }
 
 // Memory. Data that an earlier kernel of the chain wrote is read past the first-level cache, which other
