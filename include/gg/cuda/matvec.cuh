@@ -83,6 +83,9 @@ struct Matvec {
     static constexpr int rows = Shape::rows;
     static_assert(plan.depth >= 2, "the stage's activations do not fit into this chip's shared memory");
     static constexpr int piece_bytes = plan.chunk_tiles * Tile::bytes;
+    /// Whether a lane forms sums of the second of its two activations. Of one row there is none, but without
+    /// these sums the compiler orders some stages' loops so that they spill.
+    static constexpr bool second_sums = rows > 1 || !requires { Shape::single_sums; };
     using Tiles =
         WarpTiles<plan.warps, Shape::shape.whole_rows ? plan.round_rows * Shape::shape.column_tiles : 0>;
 
@@ -266,7 +269,7 @@ struct Matvec {
             to[g * rows + n] = total[0];
             to[(g + 8) * rows + n] = total[2];
         }
-        if (n + 1 < rows) {
+        if (second_sums && n + 1 < rows) {
             to[g * rows + n + 1] = total[1];
             to[(g + 8) * rows + n + 1] = total[3];
         }

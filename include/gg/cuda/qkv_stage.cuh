@@ -17,6 +17,7 @@ namespace gg::cuda {
 template <class Dims, class Format, int rows_>
 struct QkvShape {
     static constexpr int rows = rows_;
+    static constexpr bool single_sums = true;  ///< of one row (Matvec::second_sums)
     static constexpr QkvColumns columns = qkv_columns(Dims::heads, Dims::kv_heads, Dims::head_dim);
     using Activations = SharedActivations<typename Tile<Format>::Operand, rows, Dims::hidden>;
     static constexpr MatvecShape shape =
