@@ -82,8 +82,8 @@ class Route {
         }
     }
 
-    /// One warp: the `used` largest logits of a row, ties to the lower index, NaN after every number; softmax
-    /// over those alone, summed in rank order. `scale` is the norm's factor.
+    /// One warp: the `used` largest logits of a row, ties to the lower index, NaN after every number. Leaves
+    /// logits where weights will be. `scale` is the norm's factor.
     GG_DEVICE void select(int row, float scale, const float* partial, Chosen& choice) const {
         unsigned keys[lane_experts];  // larger ones come first; 1: NaN, 0: none
 #pragma unroll
@@ -99,7 +99,6 @@ class Route {
             const float logit = sum * scale + bias_[j];
             keys[j] = logit == logit ? static_cast<unsigned>(text::order_key(logit, 0) >> 32) : 1u;
         }
-        float logits[used], total = 0.0f;
 #pragma unroll
         for (int rank = 0; rank < used; ++rank) {
             unsigned best = 0, index = experts;
@@ -111,19 +110,26 @@ class Route {
 #pragma unroll
             for (int j = 0; j < lane_experts; ++j)
                 if (expert == static_cast<unsigned>(lane_ + j * warp_size)) keys[j] = 0;
-            logits[rank] = largest == 1 ? quiet_nan() : text::key_logit(Size(largest) << 32);
-            if (lane_ == 0) choose(choice, row, rank, static_cast<int>(expert));
+            const float logit = largest == 1 ? quiet_nan() : text::key_logit(Size(largest) << 32);
+            if (lane_ == 0) choose(choice, row, rank, static_cast<int>(expert), logit);
         }
-        const float first = logits[0];
+    }
+
+    /// One warp: the logits of the row's experts become weights, softmax over those alone, summed in rank
+    /// order.
+    GG_DEVICE void weigh(int row, Chosen& choice) const {
+        __syncwarp();
+        float weights[used], total = 0.0f;
 #pragma unroll
         for (int rank = 0; rank < used; ++rank) {
-            logits[rank] = exp(logits[rank] - first);
-            total += logits[rank];
+            weights[rank] = exp(choice.weight[row][rank] - choice.weight[row][0]);
+            total += weights[rank];
         }
         const float factor = 1.0f / total;
-        if (lane_ != 0) return;
+        __syncwarp();
+        if (lane_ == 0)
 #pragma unroll
-        for (int rank = 0; rank < used; ++rank) choice.weight[row][rank] = logits[rank] * factor;
+            for (int rank = 0; rank < used; ++rank) choice.weight[row][rank] = weights[rank] * factor;
     }
 
     /// Lists the experts that are used at all, when every row has chosen and all threads know. Ends with a
@@ -159,8 +165,9 @@ class Route {
     int lane_;
     float bias_[lane_experts];
 
-    GG_DEVICE static void choose(Chosen& choice, int row, int rank, int expert) {
+    GG_DEVICE static void choose(Chosen& choice, int row, int rank, int expert, float logit) {
         choice.expert[row][rank] = expert;
+        choice.weight[row][rank] = logit;
         if constexpr (rows == 1) {
             choice.listed[rank] = expert;
             choice.rank[0][rank] = rank;

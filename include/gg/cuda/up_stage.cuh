@@ -71,8 +71,7 @@ struct UpStage {
         int begin, end;
         block_run(matrix_rows, begin, end);
         typename Product::template Feed<Stream> feed(product, product_shared, stream, begin, end);
-        const auto target_of = [](int row, int) { return Target{row, 0, 0, 1.0f}; };
-        const Finish<decltype(target_of)> finish(args, target_of, shared, begin, end);
+        const Finish<DenseTargets> finish(args, {}, shared, begin, end);
         Prologue norm(args.norm);
         wait_for_previous();
         auto* x = reinterpret_cast<unsigned short*>(Product::activations(shared));
@@ -105,13 +104,9 @@ struct UpStage {
         if (product.warp == 0) {
             if (rows > 1 && blockIdx.x == 0) publish(choice, args.choice);
             launch_next();
+            if (rows == 1 && blockIdx.x > 0) router.weigh(0, choice);
         }
-        const auto target_of = [&](int row, int n) {
-            const int place = row / matrix_rows, rank = choice.rank[n][place];
-            return Target{row - place * matrix_rows, choice.listed[place], rank,
-                          rank < 0 ? 0.0f : choice.weight[n][rank]};
-        };
-        const Finish<decltype(target_of)> finish(args, target_of, shared, begin, end);
+        const Finish<RoutedTargets> finish(args, {choice}, shared, begin, end);
         const typename Shape::Activations activations(x, product.lane, args.used_rows);
         product.run(feed, stream, activations, begin, end, finish);
     }
@@ -129,6 +124,7 @@ struct UpStage {
         }
         GG_DEVICE void scaled(int row, float scale) const {
             router.select(row, scale, partial, choice);
+            if (rows > 1 || blockIdx.x == 0) router.weigh(row, choice);
             if (rows == 1 && blockIdx.x == 0) publish(choice, args.choice);
         }
     };
@@ -144,12 +140,24 @@ struct UpStage {
         int row_tile;  ///< of the expert's matrix
         int expert;
         int rank;  ///< -1: the row does not use the expert
-        float weight;
+    };
+    struct DenseTargets {
+        GG_DEVICE Target operator()(int row, int) const { return {row, 0, 0}; }
+        GG_DEVICE float weight(int, int) const { return 1.0f; }
+    };
+    struct RoutedTargets {
+        const Chosen& choice;
+        GG_DEVICE Target operator()(int row, int n) const {
+            const int place = row / matrix_rows;
+            return {row - place * matrix_rows, choice.listed[place], choice.rank[n][place]};
+        }
+        /// Once the weights are there.
+        GG_DEVICE float weight(int n, int rank) const { return choice.weight[n][rank]; }
     };
 
-    /// What a feature needs besides its sums.
+    /// What a feature needs besides its sums and its weight.
     struct Feature {
-        float weight;
+        int rank;        ///< of its expert; -1: the feature is 0
         unsigned warps;  ///< that have a part of its sums
         int at;          ///< where in h it goes; -1: nowhere
         int biased;      ///< whether it has biases
@@ -157,18 +165,18 @@ struct UpStage {
 
     /// What becomes of the sums (Matvec::run): a thread a feature. Those of the first round are described in
     /// shared memory while the weights are on their way.
-    template <class TargetOf>
+    template <class Targets>
     struct Finish {
         static constexpr int features = Shape::tile_features, stride = operand_stride(Feed::width);
         static constexpr int described = Shape::table_bytes / (static_cast<int>(sizeof(Feature)) + 8);
 
         const Args& args;
-        const TargetOf& target_of;
+        const Targets targets;
         unsigned char* shared;  ///< of the stage
         int block_begin;
 
-        GG_DEVICE Finish(const Args& a, const TargetOf& t, unsigned char* memory, int begin, int end)
-            : args(a), target_of(t), shared(memory), block_begin(begin) {
+        GG_DEVICE Finish(const Args& a, const Targets& t, unsigned char* memory, int begin, int end)
+            : args(a), targets(t), shared(memory), block_begin(begin) {
             const int rows_left = (end - begin) / columns;
             const int row_count = rows_left < plan.round_rows ? rows_left : plan.round_rows;
             const int count = row_count * features * args.used_rows;
@@ -209,7 +217,8 @@ struct UpStage {
                         Activation::apply(summed(local % features) + (f.biased ? *gate_bias : 0.0f), value);
                 else
                     value = Activation::apply(value);
-                value = f.weight == 0.0f ? 0.0f : value * f.weight;
+                const float weight = f.rank < 0 ? 0.0f : targets.weight(n, f.rank);
+                value = weight == 0.0f ? 0.0f : value * weight;
                 const float next = __shfl_down_sync(whole_warp, value, 1);
                 if (lane % 2 == 0 && base + lane < count && f.at >= 0)
                     store_operand<NextOperand>(args.h, plane, static_cast<Size>(f.at), value, next,
@@ -233,13 +242,13 @@ struct UpStage {
         GG_DEVICE Feature describe(int i, int first_row, int row_count, Size& bias) const {
             const int n = row_of(i, row_count), local = i - n * row_count * features;
             const int row = local / features, tiles = row_count * columns;
-            const Target target = target_of(first_row + row, n);
+            const Target target = targets(first_row + row, n);
             const int feature = target.row_tile * features + local % features;
-            Feature f{0.0f, warps_of(row * columns, (row + 1) * columns, tiles, plan.warps), -1, 0};
+            Feature f{-1, warps_of(row * columns, (row + 1) * columns, tiles, plan.warps), -1, 0};
             if (target.rank < 0) return f;
             f.at = (n * Feed::used + target.rank) * stride + feature;
             if (feature >= Feed::width) return f;
-            f.weight = target.weight;
+            f.rank = target.rank;
             f.biased = args.up_bias != nullptr;
             bias = Size(target.expert) * Feed::width + feature;
             return f;
