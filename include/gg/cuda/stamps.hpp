@@ -6,7 +6,7 @@
 // ready       activations lie in shared memory           sums of q, k and v have come
 // fetched     the first weights have come                heads are formed
 // multiplied  the first warp has multiplied its share    the first warp has seen its keys
-// together    all warps have                             all warps have left their sums
+// together    it has come to the barrier behind (the others may not be there yet), in both
 // stored      the first thread has stored its sum
 #pragma once
 
