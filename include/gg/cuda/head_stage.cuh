@@ -11,14 +11,13 @@ template <class Dims, class Format, int rows_>
 struct HeadShape {
     static constexpr int rows = rows_;
     using Activations = SharedActivations<typename Tile<Format>::Operand, rows, Dims::hidden>;
-    static constexpr MatvecShape shape = {rows,
-                                          row_tiles(Dims::vocabulary),
-                                          column_tiles(Dims::hidden),
-                                          Tile<Format>::bytes,
-                                          true,
-                                          Activations::bytes,
-                                          false,
-                                          true};
+    static constexpr MatvecShape shape = {.rows = rows,
+                                          .row_tiles = row_tiles(Dims::vocabulary),
+                                          .column_tiles = column_tiles(Dims::hidden),
+                                          .tile_bytes = Tile<Format>::bytes,
+                                          .whole_rows = true,
+                                          .activation_bytes = Activations::bytes,
+                                          .dealt = true};
     static constexpr MatvecPlan plan = plan_matvec(shape, Dims::chip);
 };
 

@@ -131,8 +131,8 @@ GG_HD constexpr MatvecPlan plan_with_warps(const MatvecShape& s, const Chip& chi
 /// In a step of one row a multiprocessor holds a block of each of two neighbouring stages, and a stage's
 /// block comes when one of the stage before last has gone. Where a block of the stage between may end at
 /// once, for want of work, a second block could take its place, and another multiprocessor would have none:
-/// such a stage
-/// (`crowds`) takes a little more than half of the shared memory, which its neighbours leave over.
+/// such a stage (`crowds`) takes a little more than half of the shared memory, which its neighbours leave
+/// over.
 GG_HD constexpr MatvecPlan plan_matvec(const MatvecShape& shape, const Chip& chip) {
     MatvecPlan plan{};
     for (int warps = 16; warps >= 4 && plan.depth < 2; warps /= 2)
