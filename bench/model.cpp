@@ -40,11 +40,17 @@ Ctrl-C ends after the step at hand and prints what was measured. Exit codes: 0 d
 /// The model of a preset, its experts in another type if the options say so.
 Subject preset_subject(const std::string& preset, const std::string& experts) {
     return with_synthetic_preset(preset, [&](auto family, SyntheticModel model) -> Subject {
-        if (experts.empty()) return {preset, SyntheticFile(family, model, 1), {}};
-        if (model.dims.experts == 0) fail("--experts", "a preset with experts", preset);
-        model.experts = find_dtype(experts)->type;
         std::string name = preset;
-        name.append(", ").append(experts).append(" experts");
+        if (!experts.empty()) {
+            if (model.dims.experts == 0)
+                throw Error(ErrorCode::invalid_request, {.file = {},
+                                                         .field = "--experts",
+                                                         .expected = "a preset with experts",
+                                                         .found = preset,
+                                                         .next_step = {}});
+            model.experts = find_dtype(experts)->type;
+            name.append(", ").append(experts).append(" experts");
+        }
         return {name, SyntheticFile(family, model, 1), {}};
     });
 }

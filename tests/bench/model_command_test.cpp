@@ -47,6 +47,10 @@ TEST_CASE("gg-bench-model explains itself and refuses what it does not know") {
     CHECK(contains(test.text, "there is no test \"tg\""));
     CHECK(run("--preset gpt3").code == 2);
     CHECK(run("--preset gpt2 --repeat 0").code == 2);
+    CHECK(run("--preset gpt-oss-20b --experts Q4_0").code == 2);
+    const Result dense = run("--preset gpt2 --experts F16");
+    CHECK(dense.code == 1);
+    CHECK(contains(dense.text, "--experts: expected a preset with experts, found gpt2"));
     const Result file = run("-m /nonexistent.gguf");
     CHECK(file.code == 1);
     CHECK(contains(file.text, "gg: error: /nonexistent.gguf"));
