@@ -4,7 +4,6 @@
 // which this GPU reads memory, measured in the same run.
 #include <CLI/CLI.hpp>
 #include <exception>
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -37,30 +36,11 @@ Examples:
 
 Ctrl-C ends after the step at hand and prints what was measured. Exit codes: 0 done, 1 failed, 2 wrong usage.)";
 
-/// The model of a preset, its experts in another type if the options say so.
-Subject preset_subject(const std::string& preset, const std::string& experts) {
-    return with_synthetic_preset(preset, [&](auto family, SyntheticModel model) -> Subject {
-        std::string name = preset;
-        if (!experts.empty()) {
-            if (model.dims.experts == 0)
-                throw Error(ErrorCode::invalid_request, {.file = {},
-                                                         .field = "--experts",
-                                                         .expected = "a preset with experts",
-                                                         .found = preset,
-                                                         .next_step = {}});
-            model.experts = find_dtype(experts)->type;
-            name.append(", ").append(experts).append(" experts");
-        }
-        return {name, SyntheticFile(family, model, 1), {}};
-    });
-}
-
 std::vector<Subject> subjects_of(const Options& options) {
     std::vector<Subject> subjects;
     for (const std::string& preset : options.presets)
-        subjects.push_back(preset_subject(preset, options.experts));
-    for (const std::string& path : options.files)
-        subjects.push_back({std::filesystem::path(path).stem().string(), {}, gguf::File::open(path)});
+        subjects.push_back(Subject::preset(preset, options.experts));
+    for (const std::string& path : options.files) subjects.push_back(Subject::of_file(path));
     return subjects;
 }
 

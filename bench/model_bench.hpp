@@ -14,13 +14,13 @@
 #include "ceilings.hpp"
 #include "gg/cuda/device_headers.hpp"
 #include "gg/cuda/load.hpp"
-#include "gg/model/synthesize.hpp"
 #include "model_bytes.hpp"
 #include "model_tests.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 #include "results.hpp"
 #include "signals.hpp"
+#include "subject.hpp"
 
 namespace gg::bench {
 
@@ -64,15 +64,6 @@ inline text::SamplerOptions sampling(unsigned sequence) {
     options.seed = 1 + sequence;
     return options;
 }
-
-/// A model to measure: a preset, or a file.
-struct Subject {
-    std::string name;
-    std::optional<SyntheticFile> synthetic;
-    std::optional<gguf::File> opened;
-
-    const gguf::File& file() const { return synthetic ? synthetic->file() : *opened; }
-};
 
 /// What loading was seen to do, with its progress on standard error.
 class Loading {

@@ -1,14 +1,12 @@
 // Where does the time of a decoding step go? Kernels that note when their blocks ran say it, stage by stage.
 //
 // A stage's time is from the end of the stage before it to its own end, so that all add up to the step. Of
-// it, `reach` passes until its first block has the results of the stage before, `work` is the rest. Weights
-// that were fetched before that count into the stage all the same, so its GB/s can exceed the ceiling.
+// it, `reach` passes until its first block has the results of the stage before. Weights that were fetched
+// before that count into the stage all the same, so its GB/s can exceed the ceiling.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,12 +14,12 @@
 #include "gg/cuda/device_headers.hpp"
 #include "gg/cuda/load.hpp"
 #include "gg/cuda/stage_log.hpp"
-#include "gg/model/synthesize.hpp"
 #include "option_values.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 #include "results.hpp"
 #include "signals.hpp"
+#include "subject.hpp"
 
 namespace {
 
@@ -109,21 +107,16 @@ void run(const Options& options, Origin origin) {
     const cuda::DeviceInfo device = cuda::find_devices().at(options.device);
     origin.device = device.name;
     cuda::check(cudaSetDevice(device.index), "choosing the device");
-    std::optional<SyntheticFile> synthetic;
-    std::optional<gguf::File> opened;
-    if (!options.preset.empty())
-        synthetic = SyntheticFile::of_preset(options.preset);
-    else
-        opened = gguf::File::open(options.file);
-    const std::string name = synthetic ? options.preset : std::filesystem::path(options.file).stem().string();
+    const Subject subject =
+        options.preset.empty() ? Subject::of_file(options.file) : Subject::preset(options.preset);
     const double ceiling = read_ceiling(device, cuda::device_headers());
     cuda::StageLog log;
     cuda::LoadOptions loading;
     loading.device = options.device;
     loading.headers = cuda::device_headers();
-    loading.synthetic = synthetic ? &*synthetic : nullptr;
+    loading.synthetic = subject.synthetic ? &*subject.synthetic : nullptr;
     loading.stage_log = &log;
-    const std::unique_ptr<Model> model = cuda::load_model(synthetic ? synthetic->file() : *opened, loading);
+    const std::unique_ptr<Model> model = cuda::load_model(subject.file(), loading);
     const int prompt = std::max(options.depth, 16);
     const auto session = model->session(prompt + options.steps + 16);
     std::vector<std::int32_t> ids;
@@ -136,7 +129,7 @@ void run(const Options& options, Origin origin) {
     for (int i = 0; i < options.steps; ++i) session->decode();
     session->logits();
     std::vector<Row> rows;
-    report(log.take(), log, ceiling, name, rows);
+    report(log.take(), log, ceiling, subject.name, rows);
     std::printf("reading device memory: %.1f GB/s\n", ceiling);
     if (!options.json.empty()) write_json(options.json, origin, rows);
 }
