@@ -20,6 +20,7 @@ constexpr const char* footer = R"(Tests, separated by commas:
   ppN     a prompt of N tokens read by an empty session, until its logits are on the host
   tgN@D   N tokens drawn and appended one by one behind D others
   tgNxS   the same of S sessions together, behind 16 tokens each; tokens of all sessions a second
+  first@N milliseconds from giving an empty session N tokens to having the first drawn id on the host
   load    reading a file onto the GPU: GB/s while weights move, and seconds in all (files only)
   memory  device memory that the model took, and with the sessions of the tests, less CUDA's own
 

@@ -188,6 +188,8 @@ class ModelBench {
                 return decode(test);
             case ModelTest::decode_many:
                 return decode_many(test);
+            case ModelTest::first:
+                return first(test);
             default:
                 if (test.kind == ModelTest::load && !subject_.opened)
                     runner::print_note(subject_.name + ": load is skipped: there is no file");
@@ -251,6 +253,30 @@ class ModelBench {
         }
         least_free_ = std::min(least_free_, cuda::free_device_memory());
         add(test.name, speeds, "tok/s");
+    }
+
+    /// How long a user of a loaded model waits for the first token behind a prompt.
+    void first(const ModelTest& test) {
+        const auto made = sessions(test, test.tokens);
+        if (made.empty()) return;
+        const Ids tokens = ids(test.tokens);
+        std::vector<double> times;
+        std::int32_t drawn = -1;
+        for (int i = 0; i <= options_.repeats; ++i) {
+            announce(test.name, i);
+            made[0]->reset();
+            const Clock::time_point begin = Clock::now();
+            made[0]->prefill(tokens);
+            const std::int32_t id = made[0]->sample();
+            const double seconds = seconds_between(begin, Clock::now());
+            if (i > 0) times.push_back(1e3 * seconds);
+            if (i > 0 && id != drawn)
+                fail(test.name, "the same id from the same seed, " + std::to_string(drawn),
+                     std::to_string(id));
+            drawn = id;
+        }
+        least_free_ = std::min(least_free_, cuda::free_device_memory());
+        add(test.name, times, "ms");
     }
 
     /// Seconds of `count` steps. One step before: when it returns, those before it are done, and so at the

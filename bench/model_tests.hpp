@@ -11,20 +11,20 @@
 namespace gg::bench {
 
 inline constexpr const char* default_tests =
-    "pp512,pp2048,pp8192,pp32768,tg128@0,tg64@8192,tg64@32768,tg64x8,load,memory";
+    "pp512,pp2048,pp8192,pp32768,tg128@0,tg64@8192,tg64@32768,tg64x8,first@100,load,memory";
 
 /// The tokens of the prompts of several sequences that are decoded together.
 inline constexpr int short_prompt = 16;
 
 struct ModelTest {
-    enum Kind { prompt, decode, decode_many, load, memory } kind;
+    enum Kind { prompt, decode, decode_many, first, load, memory } kind;
     std::string name;
     int tokens = 0;     ///< of a prompt, or decoded by each sequence
     int depth = 0;      ///< tokens before those
     int sequences = 1;  ///< decoded together
 };
 
-/// "pp512", "tg64@8192", "tg64x8", "load", "memory"; nothing for any other text.
+/// "pp512", "tg64@8192", "tg64x8", "first@100", "load", "memory"; nothing for any other text.
 inline std::optional<ModelTest> model_test(std::string_view name) {
     ModelTest test{ModelTest::prompt, std::string(name)};
     const auto number = [&](int low, int high) -> std::optional<int> {
@@ -37,6 +37,15 @@ inline std::optional<ModelTest> model_test(std::string_view name) {
     constexpr int most = 1 << 24;
     if (name == "load" || name == "memory") {
         test.kind = name == "load" ? ModelTest::load : ModelTest::memory;
+        return test;
+    }
+    constexpr std::string_view first = "first@";
+    if (name.starts_with(first)) {
+        name.remove_prefix(first.size());
+        const auto tokens = number(1, most);
+        if (!tokens || !name.empty()) return {};
+        test.kind = ModelTest::first;
+        test.tokens = *tokens;
         return test;
     }
     const bool is_prompt = name.starts_with("pp");

@@ -1,6 +1,7 @@
 // gg info: what a model file holds and what running it needs, without reading its matrices.
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <memory>
 #include <sstream>
@@ -60,6 +61,7 @@ Json describe_plans(const Dims& dims, Plan&& plan_of) {
     for (const int context : contexts) {
         const MemoryPlan plan = plan_of(context);
         rows.push_back({{"context", context},
+                        {"step_tokens", plan.step},
                         {"weight_bytes", plan.weights},
                         {"loading_bytes", plan.loading},
                         {"cache_bytes", plan.caches()},
@@ -107,14 +109,15 @@ Json describe_gpu_memory(const Dims& dims, const cuda::MemoryPlanner& planner,
                  {"available_bytes", Json()},
                  {"fits", Json()},
                  {"largest_context", Json()}};
+    std::uint64_t available = std::numeric_limits<std::uint64_t>::max();
     if (gpu || limit > 0) {
-        const std::uint64_t available = !gpu ? limit : limit == 0 ? gpu->bytes : std::min(limit, gpu->bytes);
+        available = !gpu ? limit : limit == 0 ? gpu->bytes : std::min(limit, gpu->bytes);
         const int context = planner.largest_context(available);
         json["available_bytes"] = available;
         json["fits"] = context > 0;
         json["largest_context"] = context;
     }
-    json["contexts"] = describe_plans(dims, [&](int context) { return planner.plan(context); });
+    json["contexts"] = describe_plans(dims, [&](int context) { return planner.plan(context, 1, available); });
     return json;
 }
 
@@ -211,7 +214,8 @@ std::string memory_lines(const Json& plans) {
         if (plan["loading_bytes"] >
             plan["cache_bytes"].get<std::uint64_t>() + plan["workspace_bytes"].get<std::uint64_t>())
             part("while loading", "loading_bytes");
-        text += line("  " + plain(plan["context"]), size(plan["total_bytes"]) + " (" + parts + ")");
+        text += line("  " + plain(plan["context"]), size(plan["total_bytes"]) + " (" + parts + "), reads " +
+                                                        plain(plan["step_tokens"]) + " tokens at a time");
     }
     return text;
 }

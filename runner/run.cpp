@@ -191,6 +191,7 @@ void run(Options options) {
     const std::unique_ptr<Model> model = load_model(file, device);
     const std::unique_ptr<Session> session =
         make_session(*model, options, limit, static_cast<int>(prompt.size()));
+    print_note("the prompt is read " + std::to_string(model->chunk()) + " tokens at a time");
     text::SamplerOptions& sampling = options.sampling.sampler;
     if (!options.sampling.seeded) sampling.seed = std::random_device()();
     if (sampling.temperature > 0) print_note("seed: " + std::to_string(sampling.seed));

@@ -66,15 +66,18 @@ TEST_CASE("tests are known by name") {
     std::string unknown;
     const auto all = model_tests(default_tests, unknown);
     REQUIRE(all);
-    CHECK(all->size() == 10);
+    CHECK(all->size() == 11);
     CHECK((*all)[0].kind == ModelTest::prompt);
     CHECK((*all)[3].tokens == 32768);
     CHECK((*all)[5].kind == ModelTest::decode);
     CHECK((*all)[5].tokens == 64);
     CHECK((*all)[5].depth == 8192);
     CHECK((*all)[7].sequences == 8);
-    for (const char* list : {"", "pp", "pp0", "pp-1", "tg64", "tg64@", "tg64x0", "tg64x8,", "load,tg1y",
-                             "pp8 ", "pp99999999999"}) {
+    CHECK((*all)[8].kind == ModelTest::first);
+    CHECK((*all)[8].tokens == 100);
+    for (const char* list :
+         {"", "pp", "pp0", "pp-1", "tg64", "tg64@", "tg64x0", "tg64x8,", "load,tg1y", "pp8 ", "pp99999999999",
+          "first", "first@", "first@0", "first@-1", "first@9x", "first@1@2", "first100"}) {
         CAPTURE(list);
         CHECK_FALSE(model_tests(list, unknown));
     }

@@ -10,17 +10,20 @@
 using namespace cuda_test;
 using host_test::Golden;
 
+std::unique_ptr<gg::Model> cuda_test::load(const gg::gguf::File& file, gg::cuda::LoadOptions options) {
+    options.headers = gg::cuda::device_headers();
+    return gg::cuda::load_model(file, options);
+}
+
 std::unique_ptr<gg::Model> cuda_test::load(const gg::gguf::File& file, gg::cuda::Launches launches,
                                            const std::vector<std::string>& compile_options,
-                                           const gg::SyntheticFile* synthetic,
-                                           gg::cuda::StageLog* log) {
+                                           const gg::SyntheticFile* synthetic, gg::cuda::StageLog* log) {
     gg::cuda::LoadOptions options;
     options.synthetic = synthetic;
-    options.headers = gg::cuda::device_headers();
     options.launches = launches;
     options.compile_options = compile_options;
     options.stage_log = log;
-    return gg::cuda::load_model(file, options);
+    return load(file, std::move(options));
 }
 
 namespace {

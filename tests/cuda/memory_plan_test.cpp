@@ -83,14 +83,17 @@ TEST_CASE("gpt-oss-20b: weights, cache and workspace by hand") {
     CHECK(plan.weights < 11.4 * gib);
     // 12 layers hold everything, 12 a window of 128 and a chunk of 2048; keys and values of 8 x 64 in FP16.
     CHECK(plan.cache == 12ull * (131072 + 2176) * 2 * 8 * 64 * 2);
-    // 2048 rows, 8192 pairs of row and expert. The largest: experts' outputs and activations.
-    const std::uint64_t rows = 2048, pairs = 8192;
-    std::uint64_t reading = padded(4 * rows) + padded(4 * rows * 2880) + padded(2 * 2 * rows * 2880) +
-                            padded(4 * rows * 5120) + padded(2 * rows * 64 * 64) +
-                            padded(2 * 2 * rows * 4096) + padded(2 * 2 * pairs * 2880) +
-                            2 * padded(4 * rows * 32) + padded(4 * 33) + 4 * padded(4 * pairs) +
-                            padded(4 * pairs * 2880) + padded(4 * 64 * 201088);
-    CHECK(plan.reading == reading);
+    // 8192 rows, 32768 pairs of row and expert. The largest: experts' outputs and activations, in whose
+    // memory attention has what it needs.
+    CHECK(plan.step == 8192);
+    const std::uint64_t rows = 8192, pairs = 32768;
+    const std::uint64_t attention_rows =
+        padded(4 * rows * 5120) + padded(2 * rows * 64 * 64) + padded(2 * rows * 4096);
+    const std::uint64_t expert_rows = padded(2 * pairs * 2880) + padded(4 * pairs * 2880);
+    CHECK(attention_rows < expert_rows);
+    CHECK(plan.reading == padded(4 * rows) + padded(4 * rows * 2880) + padded(2 * rows * 2880) +
+                              2 * padded(4 * rows * 32) + padded(4 * 33) + 4 * padded(4 * pairs) +
+                              padded(4 * 64 * 201088) + expert_rows);
     CHECK(plan.overhead == device_overhead_bytes);
     CHECK(plan.total() ==
           plan.weights + plan.cache + plan.decoding + plan.reading + plan.drawing + plan.overhead);
@@ -99,8 +102,10 @@ TEST_CASE("gpt-oss-20b: weights, cache and workspace by hand") {
 TEST_CASE("gpt-oss-20b with its whole context fits into 16 GiB, on any chip") {
     for (const Target& target : {h100, Target{"sm_89", 128}, largest_target()}) {
         const MemoryPlanner planner = gpt_oss("gpt-oss-20b", target);
-        CAPTURE(target.architecture, planner.plan(131072).total(), planner.plan(131072).decoding);
-        CHECK(planner.plan(131072).total() <= 16 * gib);
+        const gg::MemoryPlan whole = planner.plan(131072, 1, 16 * gib);
+        CAPTURE(target.architecture, whole.total(), whole.decoding);
+        CHECK(whole.total() <= 16 * gib);
+        CHECK(whole.step == 4096);
         CHECK(planner.largest_context(16 * gib) == 131072);
         // Sessions share all but cache, logits and state.
         const gg::MemoryPlan one = planner.plan(4096), eight = planner.plan(4096, 8);
@@ -108,13 +113,50 @@ TEST_CASE("gpt-oss-20b with its whole context fits into 16 GiB, on any chip") {
         // With less, the context shrinks to what fits exactly, and at last to nothing.
         const int context = planner.largest_context(14 * gib);
         CHECK(context > 8192);
-        CHECK(planner.plan(context).total() <= 14 * gib);
-        CHECK(planner.plan(context + 1).total() > 14 * gib);
+        CHECK(planner.plan(context, 1, 14 * gib).total() <= 14 * gib);
+        CHECK(planner.plan(context + 1, 1, 14 * gib).total() > 14 * gib);
+        CHECK(planner.plan(context + 1, 1, 14 * gib).step == 256);
         CHECK(planner.largest_context(12 * gib) > 0);
         CHECK(planner.largest_context(11 * gib) == 0);
     }
     CHECK(gpt_oss("gpt-oss-120b", h100).largest_context(16 * gib) == 0);
     CHECK(gpt_oss("gpt-oss-120b", h100).largest_context(80 * gib) == 131072);
+}
+
+TEST_CASE("a plan reads in the longest steps that leave room") {
+    const MemoryPlanner planner = gpt_oss("gpt-oss-20b", h100);
+    CHECK(planner.longest_step(80 * gib) == 8192);
+    CHECK(planner.longest_step(24 * gib) == 8192);
+    CHECK(planner.longest_step(16 * gib) == 4096);
+    CHECK(planner.longest_step(0) == 256);
+    CHECK(planner.longest_step(80 * gib, 2048) == 2048);
+    CHECK(planner.longest_step(80 * gib, 100) == 100);
+    // At most an eighth of what is beside the model, exactly.
+    const gg::MemoryPlan least = planner.plan(1);
+    const std::uint64_t fixed =
+        least.overhead + least.weights + least.decoding + drawing_bytes(planner.dims());
+    const std::uint64_t eighth = planner.reading_bytes(2048);
+    CHECK(planner.longest_step(fixed + 8 * eighth) == 2048);
+    CHECK(planner.longest_step(fixed + 8 * eighth - 1) == 1024);
+    // A step is no longer than the context.
+    for (const int context : {1, 9, 255, 256, 257, 2048, 5000, 8191, 8192, 8193}) {
+        CAPTURE(context);
+        CHECK(planner.plan(context).step == std::min(context, 8192));
+        CHECK(planner.plan(context).reading == planner.reading_bytes(std::min(context, 8192)));
+    }
+    // What fits with the shortest steps fits; and the steps shrink only as far as they must.
+    for (std::uint64_t memory = 12 * gib; memory <= 20 * gib; memory += 96 * mib)
+        for (const int context : {2048, 20000, 131072})
+            for (const int sessions : {1, 4}) {
+                const gg::MemoryPlan plan = planner.plan(context, sessions, memory);
+                const gg::MemoryPlan twice = planner.plan(context, sessions);
+                const std::uint64_t others = twice.total() - twice.reading;
+                CAPTURE(memory, context, sessions, plan.step);
+                CHECK((plan.total() <= memory) == (others + planner.reading_bytes(256) <= memory));
+                CHECK(plan.step <= planner.longest_step(memory));
+                if (plan.step < std::min(context, planner.longest_step(memory)))
+                    CHECK(others + planner.reading_bytes(std::min(context, 2 * plan.step)) > memory);
+            }
 }
 
 TEST_CASE("no chip takes more than the one that is planned for without a GPU") {
@@ -138,7 +180,9 @@ TEST_CASE("a refusal names need, budget, device and the largest context that fit
 
     DeviceBudget budget("a GPU", 80 * gib, 14 * gib);
     CHECK_NOTHROW(require_model(budget, planner, "m.gguf"));
-    const auto need = [&](int context) { return planner.plan(context).total() - device_overhead_bytes; };
+    const auto need = [&](int context) {
+        return planner.plan(context, 1, 14 * gib).total() - device_overhead_bytes;
+    };
     const int fits = planner.largest_context(14 * gib);
     CHECK_NOTHROW(require_context(budget, fits, need));
     const std::string session =

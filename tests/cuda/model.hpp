@@ -16,7 +16,9 @@
 
 namespace cuda_test {
 
-/// gg::cuda::load_model with the embedded headers; `synthetic` if the file is one of those, `log` to note when
+/// gg::cuda::load_model with the embedded headers.
+std::unique_ptr<gg::Model> load(const gg::gguf::File& file, gg::cuda::LoadOptions options);
+/// The same; `synthetic` if the file is one of those, `log` to note when
 /// kernels run. Defined in golden_test.cpp, so that the backend is compiled once in this program.
 std::unique_ptr<gg::Model> load(const gg::gguf::File& file,
                                 gg::cuda::Launches launches = gg::cuda::Launches::early_graph,

@@ -1,9 +1,11 @@
 // A session's cache: what the host allocates is what the stages address.
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "catch.hpp"
 #include "gg/cuda/places.hpp"
+#include "gg/cuda/workspace_sizes.hpp"
 
 namespace {
 
@@ -49,6 +51,31 @@ TEST_CASE("the layers' caches follow each other and fill the session's") {
         CHECK(faults == 0);
         CHECK(bytes == gg::cache_bytes(dims, context, cuda_cache_shape));
     }
+}
+
+// Which positions' keys lie in a ring while a step goes through it in parts.
+TEST_CASE("a ring holds the window of every row of a long step in parts") {
+    using namespace gg::cuda;
+    const int window = Fixed::window, capacity = cache_capacity(131072);
+    const int positions = sliding_capacity(window, cuda_prefill_chunk, capacity);
+    const auto holds = [&](int start, int rows, int part) {
+        std::vector<int> slots(static_cast<std::size_t>(positions), -1);
+        for (int at = 0; at < start; ++at) slots[static_cast<std::size_t>(at % positions)] = at;
+        for (int begin = start; begin < start + rows; begin += part) {
+            const int end = std::min(begin + part, start + rows);
+            for (int at = begin; at < end; ++at) slots[static_cast<std::size_t>(at % positions)] = at;
+            for (int at = std::max(begin - window + 1, 0); at < end; ++at)
+                if (slots[static_cast<std::size_t>(at % positions)] != at) return false;
+        }
+        return true;
+    };
+    for (const int start : {0, 1, 99, 100, 2047, 2148, 5000, 70001})
+        for (const int rows : {1, 2048, 2049, 4096, 5000, prefill_steps[0]}) {
+            CAPTURE(start, rows);
+            CHECK(holds(start, rows, cuda_prefill_chunk));
+        }
+    CHECK_FALSE(holds(5000, prefill_steps[0], prefill_steps[0]));
+    CHECK_FALSE(holds(5000, prefill_steps[0], positions - window + 2));
 }
 
 TEST_CASE("a composition without a window is refused for layers that slide") {

@@ -5,6 +5,8 @@
 #include <stdexcept>
 
 #include "cuda/subject.hpp"
+#include "gg/cuda/device.hpp"
+#include "gg/cuda/memory_plan.hpp"
 
 using namespace cuda_test;
 using host_test::Golden;
@@ -269,8 +271,11 @@ TEST_CASE("prompts of every length give the logits that scoring gives last") {
 
 TEST_CASE("a prompt of several chunks equals its chunks") {
     GG_NEED_GPU();
-    const Subject subject(golden_model("llama-long"));
+    gg::cuda::LoadOptions options;
+    options.longest_step = 2048;
+    const Subject subject(golden_model("llama-long"), options);
     const int chunk = subject.model->chunk();
+    REQUIRE(chunk == 2048);
     const auto tokens = subject.tokens(2 * chunk + 60);
     const auto first = [&](int count) { return std::span(tokens).first(static_cast<std::size_t>(count)); };
     for (const int rest : {1, 5, 8, 9, 60, chunk, chunk + 3}) {
@@ -289,6 +294,44 @@ TEST_CASE("a prompt of several chunks equals its chunks") {
     CHECK(same_bits(rows, in_chunks));
 }
 
+// gpt-oss-long has a window of 128, and its ring is appended 2048 tokens at a time. A step of more tokens may
+// choose other tilings, so that sums have another order, and an expert that is as good as another.
+TEST_CASE("a step longer than a ring's chunk equals steps of one chunk") {
+    GG_NEED_GPU();
+    const Subject subject(golden_model("gpt-oss-long"));
+    REQUIRE(subject.model->chunk() == 8192);
+    const auto tokens = subject.tokens(8000);
+    for (const int count : {2049, 5000, 7000}) {
+        const auto part = std::span(tokens).first(static_cast<std::size_t>(count));
+        // From the beginning, and behind tokens that end within a tile.
+        for (const int before : {0, 333}) {
+            const auto whole = subject.session(8000), cut = subject.session(8000);
+            const auto rest = std::span(tokens).last(static_cast<std::size_t>(before));
+            for (const auto* session : {&whole, &cut})
+                if (before > 0) (*session)->prefill(rest);
+            const Logits rows = score(*whole, part);
+            Logits expected;
+            for (const auto piece : pieces_of(part, {2048}))
+                for (auto& row : score(*cut, piece)) expected.push_back(std::move(row));
+            REQUIRE(std::ssize(rows) == count);
+            REQUIRE(std::ssize(expected) == count);
+            int far = 0;
+            for (int i = 0; i < count; ++i) {
+                const auto row = static_cast<std::size_t>(i);
+                far += differences({rows[row]}, {expected[row]}).median() > median_bound;
+            }
+            std::printf("gpt-oss-long     a step of %d behind %d: %d rows are far from those of its chunks\n",
+                        count, before, far);
+            CAPTURE(count, before);
+            CHECK(far <= count / 100);
+            // What lies in the caches serves the next tokens alike.
+            const auto more = std::span(tokens).subspan(7900, 20);
+            CHECK(differences(prefill(*whole, more, {17, 1}), prefill(*cut, more, {17, 1})).median() <=
+                  median_bound);
+        }
+    }
+}
+
 TEST_CASE("pieces of every kind equal the goldens beyond the window and around the ring") {
     GG_NEED_GPU();
     struct Case {
@@ -298,7 +341,7 @@ TEST_CASE("pieces of every kind equal the goldens beyond the window and around t
     // gpt-oss-long's ring holds 2176 positions of its 4200.
     for (const Case& test :
          std::vector<Case>{{"gpt-oss-window", {{1}, {8}, {7}, {129}, {200, 1, 1, 1, 8, 3}, {9, 1, 40, 2}}},
-                           {"gpt-oss-long", {{700, 1, 8, 129, 3, 1}, {2048, 1, 2, 300, 8}}}}) {
+                           {"gpt-oss-long", {{700, 1, 8, 129, 3, 1}, {2048, 1, 2, 300, 8}, {4100, 1, 8}}}}) {
         const Golden golden = host_test::read_golden(test.name);
         const Subject subject(golden_model(test.name));
         for (const std::vector<int>& sizes : test.sizes) {
@@ -313,6 +356,42 @@ TEST_CASE("pieces of every kind equal the goldens beyond the window and around t
             CHECK(found.median() <= median_bound);
         }
     }
+}
+
+TEST_CASE("steps become shorter where more sessions would not fit") {
+    GG_NEED_GPU();
+    const gg::cuda::DeviceInfo device = gg::cuda::find_devices().at(0);
+    const auto path = golden_model("llama-long");
+    const auto planner = gg::cuda::MemoryPlanner::of(gg::gguf::File::open(path),
+                                                     {device.architecture(), device.multiprocessors});
+    // Twelve sessions fit exactly, with steps of 512.
+    const int length = planner.dims().context, most = 12;
+    const gg::MemoryPlan without_limit = planner.plan(length, most);
+    gg::cuda::LoadOptions options;
+    options.memory_limit = without_limit.total() - without_limit.reading + planner.reading_bytes(512);
+    const Subject subject(path, options);
+    std::vector<std::unique_ptr<gg::Session>> sessions;
+    std::vector<int> steps = {subject.model->chunk()};
+    for (int count = 1; count <= most; ++count) {
+        CAPTURE(count);
+        CHECK(subject.model->session_bytes(length) <= *subject.model->available_bytes());
+        sessions.push_back(subject.session(length));
+        CHECK(subject.model->chunk() == planner.plan(length, count, options.memory_limit).step);
+        CHECK(subject.model->chunk() <= steps.back());
+        steps.push_back(subject.model->chunk());
+    }
+    CHECK(steps[1] == steps[0]);
+    CHECK(steps[1] > 2048);
+    CHECK(steps.back() == 512);
+    refusal(gg::ErrorCode::out_of_memory, [&] { subject.session(length); });
+    // All go on, with the same bits as in pieces of that length.
+    const auto tokens = subject.tokens(2 * 512 + 60);
+    sessions[0]->prefill(tokens);
+    CHECK(same_bits(sessions[0]->logits(), prefill(*sessions[1], tokens, {512}).back()));
+    // Room again: steps are as long as they were.
+    sessions.clear();
+    const auto session = subject.session(length);
+    CHECK(subject.model->chunk() == steps[0]);
 }
 
 TEST_CASE("a session takes the GPU memory that was foretold") {

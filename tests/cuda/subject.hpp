@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cuda/model.hpp"
@@ -19,6 +20,8 @@ struct Subject {
                      gg::cuda::Launches launches = gg::cuda::Launches::early_graph,
                      const std::vector<std::string>& compile_options = {})
         : file(gg::gguf::File::open(path)), model(load(file, launches, compile_options)) {}
+    Subject(const std::filesystem::path& path, gg::cuda::LoadOptions options)
+        : file(gg::gguf::File::open(path)), model(load(file, std::move(options))) {}
     Subject(const Subject&) = delete;
     Subject& operator=(const Subject&) = delete;
 

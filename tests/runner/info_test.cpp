@@ -44,6 +44,7 @@ TEST_CASE("gg info describes a model") {
         const json& row = info["memory"][i];
         const int context = i == 0 ? 2048 : 4096;
         CHECK(row["context"] == context);
+        CHECK(row["step_tokens"] == 256);
         CHECK(row["cache_bytes"] == context * 128);
         // At least two rows of the residual for each token of a chunk.
         CHECK(row["workspace_bytes"] > 256 * 2 * 32 * 4);
@@ -64,6 +65,7 @@ TEST_CASE("gg info describes a model") {
         CHECK(row["weight_bytes"] == gpu_weights_bytes);
         CHECK(cache == row["context"].get<std::uint64_t>() * 2 * 16 * 2);
         CHECK(workspace > 0);
+        CHECK(row["step_tokens"] == row["context"]);
         CHECK(row["total_bytes"] ==
               row["overhead_bytes"].get<std::uint64_t>() + gpu_weights_bytes +
                   std::max(cache + workspace, row["loading_bytes"].get<std::uint64_t>()));
@@ -80,6 +82,8 @@ TEST_CASE("gg info describes a model") {
     const Result text = run_gg({"info", path});
     CHECK(text.code == 0);
     CHECK(text.out.find("weights on a GPU") != std::string::npos);
+    CHECK(text.out.find("), reads 256 tokens at a time\n") != std::string::npos);
+    CHECK(text.out.find("), reads 4096 tokens at a time\n") != std::string::npos);
     CHECK(text.out.find("memory on a GPU") != std::string::npos);
     CHECK(text.out.find("  F32 F16       8 tensors") != std::string::npos);
     CHECK(text.out.find("llama") != std::string::npos);
@@ -109,10 +113,15 @@ TEST_CASE("gg info says what fits into a limit of GPU memory") {
     CHECK(whole["largest_context"] == 1 << 20);
     CHECK(none["fits"] == false);
     CHECK(none["largest_context"] == 0);
-    // Between the two there is less cache than the model's context needs.
+    CHECK(whole["contexts"].back()["step_tokens"] == 8192);
+    // With less memory steps become shorter, and then the cache smaller than the model's context needs.
     const std::uint64_t total = whole["contexts"].back()["total_bytes"];
     CHECK(ask(std::to_string(total))["largest_context"] == 1 << 20);
-    const json less = ask(std::to_string(total - 1));
+    const json shorter = ask(std::to_string(total - 1));
+    CHECK(shorter["largest_context"] == 1 << 20);
+    CHECK(shorter["contexts"].back()["step_tokens"] < 8192);
+    const std::uint64_t workspace = whole["contexts"].back()["workspace_bytes"];
+    const json less = ask(std::to_string(total - workspace));
     CHECK(less["fits"] == true);
     CHECK(less["largest_context"] < 1 << 20);
     CHECK(less["largest_context"] > 900000);

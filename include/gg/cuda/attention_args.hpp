@@ -30,7 +30,8 @@ struct AppendKeysArgs {
     int* overflows;  ///< counts pairs of numbers beyond FP16
 };
 
-/// The same rows, after AppendKeys. rows is at most prefill_chunk.
+/// The same rows, after AppendKeys. In a layer with a window rows is at most prefill_chunk, as many as its
+/// ring holds beside the window.
 template <class Weights>
 struct PrefillAttentionArgs {
     Weights weights;

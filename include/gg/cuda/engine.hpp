@@ -42,12 +42,13 @@ class Engine {
         require_supported(file);
         const Target target{device.architecture(), device.multiprocessors};
         const ModelFormats formats = model_formats<Family>(bound);
-        const MemoryPlanner planner = MemoryPlanner::of<Family>(bound, info_.dims, formats, target);
+        planner_ = MemoryPlanner::of<Family>(bound, info_.dims, formats, target);
         budget_.emplace(device.text(), device.total_bytes, options.memory_limit);
-        require_model(*budget_, planner, file.name());
+        require_model(*budget_, *planner_, file.name());
+        longest_step_ = planner_->longest_step(budget_->total(), options.longest_step);
         note_conversions(file, bound);
         compile(detail::all_units<Family>(info_.dims, formats, target), target, options);
-        keep(planner.plan(1).weights, "the model's weights");
+        keep(planner_->plan(1).weights, "the model's weights");
         {
             const Reservation buffers = budget_->reserve(loading_bytes, "the buffers for loading weights");
             load_weights(file, bound, options);
@@ -58,7 +59,7 @@ class Engine {
         early_ = launches_early(target) && launches_ == Launches::early_graph;
         parts_.emplace(ModelParts<Family>{info_.dims, target, formats, *weights_, *kernels_,
                                           layer_places<Family>(info_.dims), frequencies_.data(), magnitude_});
-        keep(planner.plan(1).decoding, "the workspace of decoding");
+        keep(planner_->plan(1).decoding, "the workspace of decoding");
         for (int v = 0; v < decode_variants; ++v)
             steps_[v] = std::make_unique<DecodeStep<Family>>(*parts_, v, overflows_.data(), *stream_);
         keep(drawing_bytes(info_.dims), "the workspace of drawing tokens");
@@ -82,10 +83,13 @@ class Engine {
 
     /// Reads prompts; there is none before reserve_prefill().
     const PrefillStep<Family>& prefill() const { return *prefill_; }
-    /// Makes the workspace for reading prompts of `rows` rows at a time, if it is smaller.
-    void reserve_prefill(int rows) {
-        const int before = prefill_ ? prefill_->rows() : 0;
-        if (before >= rows) return;
+    /// Tokens of a prompt that are computed together.
+    int step_rows() const { return prefill_ ? prefill_->rows() : longest_step_; }
+    /// Makes the workspace for reading prompts fit one more session of `context` tokens: larger if its
+    /// prompts are longer than all before, smaller if the session does not fit beside it.
+    void reserve_prefill(int context) {
+        const int before = prefill_ ? prefill_->rows() : 0, rows = choose_rows(context);
+        if (before == rows) return;
         synchronise();
         try {
             make_prefill(rows);
@@ -94,14 +98,22 @@ class Engine {
             throw;
         }
     }
-    /// What one more session of `context` tokens takes: its cache, its state, and what the workspace for
+    /// What a session of `context` tokens has for itself: its cache and its state.
+    std::uint64_t own_bytes(int context) const {
+        return cache_bytes(info_.dims, context, cuda_cache_shape) + session_state_bytes(info_.dims, context);
+    }
+    /// What one more session of `context` tokens takes: what it has for itself, and what the workspace for
     /// reading prompts grows by.
     std::uint64_t session_bytes(int context) const {
-        const std::uint64_t workspace =
-            prefill_bytes(info_.dims, most_branches<Family>(), std::min(context, cuda_prefill_chunk));
-        const std::uint64_t held = prefill_ ? prefill_->bytes() : 0;
-        return cache_bytes(info_.dims, context, cuda_cache_shape) + session_state_bytes(info_.dims, context) +
-               (workspace > held ? workspace - held : 0);
+        const std::uint64_t need = own_bytes(context) + planner_->reading_bytes(choose_rows(context));
+        return need > held() ? need - held() : 0;
+    }
+    /// What further sessions may take: of the budget, and of what other programs leave of the device.
+    std::uint64_t available() const {
+        use_device();
+        const std::uint64_t free = free_device_memory();
+        constexpr std::uint64_t reserve = std::uint64_t{128} << 20;  // what the driver may still take
+        return std::min(budget_->available(), free > reserve ? free - reserve : 0);
     }
     const DecodeStep<Family>& step(int variant) const { return *steps_[variant]; }
     const std::vector<LayerPlace>& places() const { return parts_->places; }
@@ -185,12 +197,21 @@ class Engine {
         kept_.push_back(budget_->reserve(bytes, purpose));
     }
 
+    /// Of the workspace for reading prompts.
+    std::uint64_t held() const { return prefill_ ? prefill_->bytes() : 0; }
+    /// The rows of that workspace with one more session of `context` tokens.
+    int choose_rows(int context) const {
+        const std::uint64_t own = own_bytes(context), most = available() + held();
+        return choose_step(std::max(context, prefill_ ? prefill_->rows() : 0), longest_step_,
+                           [&](int rows) { return own + planner_->reading_bytes(rows) <= most; });
+    }
+
     /// The workspace for reading prompts, in place of another.
     void make_prefill(int rows) {
         prefill_.reset();
         prefill_memory_ = Reservation();
-        Reservation memory = budget_->reserve(prefill_bytes(info_.dims, most_branches<Family>(), rows),
-                                              "the workspace of reading a prompt");
+        Reservation memory =
+            budget_->reserve(planner_->reading_bytes(rows), "the workspace of reading a prompt");
         prefill_ = std::make_unique<PrefillStep<Family>>(*parts_, rows, overflows_.data(), *stream_);
         prefill_memory_ = std::move(memory);
     }
@@ -290,6 +311,8 @@ class Engine {
     ModelInfo info_;
     std::optional<Stream> stream_;
     std::optional<DeviceBudget> budget_;
+    std::optional<MemoryPlanner> planner_;
+    int longest_step_ = 0;
     std::vector<Reservation> kept_;
     Reservation prefill_memory_;
     std::optional<ModelKernels> kernels_;

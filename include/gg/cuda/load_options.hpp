@@ -29,6 +29,7 @@ class StageLog;
 struct LoadOptions {
     int device = 0;                            ///< as cudaSetDevice takes it
     std::uint64_t memory_limit = 0;            ///< the most device memory to use, bytes; 0: all of it
+    int longest_step = 8192;                   ///< the most tokens of a prompt that are computed together
     int threads = 0;                           ///< host threads that load weights; 0: all
     std::span<const HeaderText> headers = {};  ///< the device headers that kernels are compiled from
     Launches launches = Launches::early_graph;

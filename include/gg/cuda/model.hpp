@@ -21,14 +21,9 @@ class CudaModel final : public Model {
         : file_(file), engine_(file, options, device), decoding_(engine_), device_(device.text()) {}
 
     const ModelInfo& info() const override { return engine_.info(); }
-    int chunk() const override { return cuda_prefill_chunk; }
+    int chunk() const override { return engine_.step_rows(); }
     std::uint64_t session_bytes(int context) const override { return engine_.session_bytes(context); }
-    std::optional<std::uint64_t> available_bytes() const override {
-        engine_.use_device();
-        const std::uint64_t free = free_device_memory();
-        constexpr std::uint64_t reserve = std::uint64_t{128} << 20;  // what the driver may still take
-        return std::min(engine_.budget().available(), free > reserve ? free - reserve : 0);
-    }
+    std::optional<std::uint64_t> available_bytes() const override { return engine_.available(); }
     std::string_view memory_name() const override { return "GPU memory"; }
     std::unique_ptr<Session> session(int context) const override {
         gg::require_context(info().dims, context);

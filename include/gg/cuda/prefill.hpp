@@ -1,5 +1,6 @@
 // Many rows of one sequence through all layers: products by product.cuh, attention tile by tile, experts
-// sorted. Nothing is allocated or synchronised while a step is enqueued.
+// sorted. Nothing is allocated or synchronised while a step is enqueued. A layer with a window appends and
+// attends in parts of at most cuda_prefill_chunk rows, as many as its ring holds beside the window.
 //
 // The residual stream is x [rows][hidden] in float32; output and down products add to it. A residual with two
 // branches norms x for both before either adds.
@@ -34,7 +35,7 @@ class PrefillStep {
     PrefillStep(const ModelParts<Family>& parts, int rows, int* overflows, cudaStream_t stream)
         : parts_(parts), most_(rows), overflows_(overflows) {
         find_kernels();
-        plan_prefill(workspace_, buffers_, parts_.dims, most_branches<Family>(), most_);
+        plan_prefill(workspace_, buffers_, parts_.dims, prefill_needs<Family>(parts_.formats), most_);
         workspace_.allocate("the workspace of reading a prompt", stream);
     }
 
@@ -178,27 +179,70 @@ class PrefillStep {
         const BranchKernels& kernels = kernels_[at.layer][at.branch];
         const BranchTiles& tiles = parts_.weights.layers[at.layer][at.branch];
         const BranchFormats formats = parts_.formats.layers[at.layer][at.branch];
-        const LayerPlace& place = parts_.places[at.layer];
         ProductArgs first = product_args(tiles.first, at.normed, d.hidden, rows.count);
         first.bias = tiles.qkv_bias;
         first.y = buffers_.qkv;
         multiply(at.stream, kernels.first, formats.first, first,
                  row_tiles(qkv_columns(d.heads, d.kv_heads, d.head_dim).width));
-        const AppendKeysArgs<Weights> append{weights,          buffers_.qkv, buffers_.cosines, buffers_.sines,
-                                             buffers_.queries, rows.cache,   rows.capacity,    place,
-                                             rows.start,       rows.count,   overflows_};
-        kernels.append->enqueue(dim3(static_cast<unsigned>(append_blocks(d.heads, d.kv_heads, rows.count))),
+        const int most = parts_.places[at.layer].window > 0 ? cuda_prefill_chunk : rows.count;
+        // The planes of an operand are as far apart as attention has rows: each part is multiplied alone.
+        const bool apart = TileGeometry::planes(formats.second) > 1;
+        for (int begin = 0; begin < rows.count; begin += most) {
+            const int count = std::min(most, rows.count - begin);
+            attend(at, weights, begin, count);
+            if (apart) add_output(at, weights, begin, count);
+        }
+        if (!apart) add_output(at, weights, 0, rows.count);
+    }
+
+    /// Elements in front of row `begin` of a buffer of rows of `width`.
+    static std::size_t skip(int begin, int width) {
+        return static_cast<std::size_t>(begin) * static_cast<std::size_t>(width);
+    }
+
+    /// Rows [begin, begin + count) of the step: q, k, v to the cache and the queries, and from there to
+    /// `mixed`.
+    template <class Weights>
+    void attend(const Place& at, const Weights& weights, int begin, int count) const {
+        const Dims& d = parts_.dims;
+        const PrefillRows& rows = at.rows;
+        const BranchKernels& kernels = kernels_[at.layer][at.branch];
+        const LayerPlace& place = parts_.places[at.layer];
+        const float* qkv = buffers_.qkv + skip(begin, qkv_columns(d.heads, d.kv_heads, d.head_dim).width);
+        const std::size_t angles = skip(begin, d.head_dim / 2);
+        unsigned short* const queries = buffers_.queries + skip(begin, d.heads * head_stride(d.head_dim));
+        unsigned short* const mixed = buffers_.mixed + skip(begin, operand_stride(d.heads * d.head_dim));
+        const int start = rows.start + begin;
+        const AppendKeysArgs<Weights> append{weights,
+                                             qkv,
+                                             buffers_.cosines + angles,
+                                             buffers_.sines + angles,
+                                             queries,
+                                             rows.cache,
+                                             rows.capacity,
+                                             place,
+                                             start,
+                                             count,
+                                             overflows_};
+        kernels.append->enqueue(dim3(static_cast<unsigned>(append_blocks(d.heads, d.kv_heads, count))),
                                 at.stream, append, false);
-        const PrefillAttentionArgs<Weights> attention{weights,   buffers_.queries, rows.cache, rows.capacity,
-                                                      place,     rows.start,       rows.count, buffers_.mixed,
-                                                      overflows_};
-        kernels.attention->enqueue(
-            dim3(static_cast<unsigned>(prefill_blocks(d.heads, d.head_dim, rows.count))), at.stream,
-            attention, false);
-        ProductArgs second = product_args(tiles.second, buffers_.mixed, d.heads * d.head_dim, rows.count);
-        second.bias = weights.output_bias.data;
-        second.y = buffers_.x;
-        multiply(at.stream, kernels.second, formats.second, second, row_tiles(d.hidden));
+        const PrefillAttentionArgs<Weights> attention{weights, queries, rows.cache, rows.capacity, place,
+                                                      start,   count,   mixed,      overflows_};
+        kernels.attention->enqueue(dim3(static_cast<unsigned>(prefill_blocks(d.heads, d.head_dim, count))),
+                                   at.stream, attention, false);
+    }
+
+    /// Adds the output product of those rows to the stream.
+    template <class Weights>
+    void add_output(const Place& at, const Weights& weights, int begin, int count) const {
+        const Dims& d = parts_.dims;
+        const int width = d.heads * d.head_dim;
+        ProductArgs args = product_args(parts_.weights.layers[at.layer][at.branch].second,
+                                        buffers_.mixed + skip(begin, operand_stride(width)), width, count);
+        args.bias = weights.output_bias.data;
+        args.y = buffers_.x + skip(begin, d.hidden);
+        multiply(at.stream, kernels_[at.layer][at.branch].second,
+                 parts_.formats.layers[at.layer][at.branch].second, args, row_tiles(d.hidden));
     }
 
     /// Row tiles that a product with an activation covers: those of the padded output.

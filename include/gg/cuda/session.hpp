@@ -25,10 +25,9 @@ class CudaSession final : public Session {
         const int context = history_.context();
         engine.use_device();
         require_context(engine.budget(), context, [&](int c) { return engine.session_bytes(c); });
-        engine.reserve_prefill(std::min(context, cuda_prefill_chunk));
+        engine.reserve_prefill(context);
         const Dims& d = dims();
-        memory_ = engine.budget().reserve(
-            cache_bytes(d, context, cuda_cache_shape) + session_state_bytes(d, context), "a session");
+        memory_ = engine.budget().reserve(engine.own_bytes(context), "a session");
         cache_ =
             DeviceBuffer<unsigned char>(cache_bytes(d, context, cuda_cache_shape), "the key-value cache");
         logits_ = DeviceBuffer<float>(vocabulary(), "a session's logits");
@@ -165,7 +164,7 @@ class CudaSession final : public Session {
     std::span<const std::int32_t> begin_piece(std::span<const std::int32_t>& tokens) {
         engine_.pace();
         stop_.check();
-        return take_piece(tokens, cuda_prefill_chunk);
+        return take_piece(tokens, engine_.step_rows());
     }
     void append(std::span<const std::int32_t> tokens) {
         if (sampler_) sampler_->accept(engine_, tokens);

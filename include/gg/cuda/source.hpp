@@ -18,7 +18,8 @@
 
 namespace gg::cuda {
 
-/// Tokens that a prompt is read in at a time on a GPU.
+/// Tokens that a layer with a window appends at once at most: its ring holds them beside the window. Longer
+/// steps of prefill go through such a layer in parts.
 inline constexpr int cuda_prefill_chunk = 2048;
 
 /// A unit's kernels by name, in the order of gg_launches.

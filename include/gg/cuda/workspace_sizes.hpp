@@ -106,6 +106,37 @@ int most_branches() {
     return most;
 }
 
+/// What of a model's composition and formats sizes the buffers of reading a prompt.
+struct PrefillNeeds {
+    int branches = 1;  ///< of a residual, at most
+    int planes = 1;    ///< of an operand, at most
+};
+
+template <class Family>
+PrefillNeeds prefill_needs(const ModelFormats& formats) {
+    PrefillNeeds needs{most_branches<Family>(), TileGeometry::planes(formats.head)};
+    for (const std::vector<BranchFormats>& layer : formats.layers)
+        for (const BranchFormats& format : layer)
+            needs.planes = std::max(
+                {needs.planes, TileGeometry::planes(format.first), TileGeometry::planes(format.second)});
+    return needs;
+}
+
+/// Tokens of a prompt that may be computed together, the most first. A memory plan chooses.
+inline constexpr int prefill_steps[] = {8192, 4096, 2048, 1024, 512, 256};
+
+/// The rows of the largest step for which fits(rows), at most `context` and `most`; those of the smallest
+/// step if none fits.
+template <class Fits>
+int choose_step(int context, int most, Fits&& fits) {
+    int rows = 0;
+    for (const int step : prefill_steps) {
+        rows = std::min({step, context, most});
+        if (fits(rows)) break;
+    }
+    return rows;
+}
+
 /// Device memory of reading a prompt; prefill.hpp and the stages it launches have the shapes.
 struct PrefillBuffers {
     int* tokens = nullptr;
@@ -121,20 +152,18 @@ struct PrefillBuffers {
     float* logits = nullptr;  ///< [cuda_scored_rows][vocabulary]
 };
 
-/// Plans the buffers of steps of up to `row_count` rows through residuals of up to `branches` branches.
-inline void plan_prefill(WorkspacePlan& workspace, PrefillBuffers& out, const Dims& d, int branches,
-                         int row_count) {
+/// Plans the buffers of steps of up to `row_count` rows. Those of attention share memory with those of a
+/// feed-forward block: none of either is read after its block.
+inline void plan_prefill(WorkspacePlan& workspace, PrefillBuffers& out, const Dims& d,
+                         const PrefillNeeds& needs, int row_count) {
     const auto size = [](int n) { return static_cast<std::uint64_t>(n); };
-    const std::uint64_t rows = size(row_count), pairs = rows * size(std::max(d.experts_used, 1));
+    const std::uint64_t rows = size(row_count), pairs = rows * size(std::max(d.experts_used, 1)),
+                        planes = size(needs.planes);
     const int width = std::max(d.feed_forward, d.expert_feed_forward);
     workspace.plan(out.tokens, rows);
     workspace.plan(out.x, rows * size(d.hidden));
-    for (int k = 0; k < branches; ++k)
-        workspace.plan(out.normed[k], 2 * rows * size(operand_stride(d.hidden)));
-    workspace.plan(out.qkv, rows * size(qkv_columns(d.heads, d.kv_heads, d.head_dim).width));
-    workspace.plan(out.queries, rows * size(d.heads) * size(head_stride(d.head_dim)));
-    workspace.plan(out.mixed, 2 * rows * size(operand_stride(d.heads * d.head_dim)));
-    workspace.plan(out.h, 2 * pairs * size(operand_stride(width)));
+    for (int k = 0; k < needs.branches; ++k)
+        workspace.plan(out.normed[k], planes * rows * size(operand_stride(d.hidden)));
     workspace.plan(out.cosines, rows * size(d.head_dim / 2));
     workspace.plan(out.sines, rows * size(d.head_dim / 2));
     if (d.experts > 0) {
@@ -143,9 +172,15 @@ inline void plan_prefill(WorkspacePlan& workspace, PrefillBuffers& out, const Di
         workspace.plan(out.offsets, size(d.experts) + 1);
         workspace.plan(out.sorted_rows, pairs);
         workspace.plan(out.place, pairs);
-        workspace.plan(out.y, pairs * size(d.hidden));
     }
     workspace.plan(out.logits, std::uint64_t{cuda_scored_rows} * size(d.vocabulary));
+    const std::uint64_t shared = workspace.next();
+    workspace.plan(out.qkv, rows * size(qkv_columns(d.heads, d.kv_heads, d.head_dim).width));
+    workspace.plan(out.queries, rows * size(d.heads) * size(head_stride(d.head_dim)));
+    workspace.plan(out.mixed, planes * rows * size(operand_stride(d.heads * d.head_dim)));
+    workspace.share_from(shared);
+    workspace.plan(out.h, planes * pairs * size(operand_stride(width)));
+    if (d.experts > 0) workspace.plan(out.y, pairs * size(d.hidden));
 }
 
 /// Bytes of the buffers of a decoding step, and of reading a prompt.
@@ -155,10 +190,10 @@ inline std::uint64_t decode_bytes(const Dims& dims, const PartialSums& sums, int
     plan_decode(workspace, buffers, dims, sums, multiprocessors, rows);
     return workspace.bytes();
 }
-inline std::uint64_t prefill_bytes(const Dims& dims, int branches, int rows) {
+inline std::uint64_t prefill_bytes(const Dims& dims, const PrefillNeeds& needs, int rows) {
     WorkspacePlan workspace;
     PrefillBuffers buffers;
-    plan_prefill(workspace, buffers, dims, branches, rows);
+    plan_prefill(workspace, buffers, dims, needs, rows);
     return workspace.bytes();
 }
 

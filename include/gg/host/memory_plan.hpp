@@ -1,6 +1,8 @@
 // The memory plan of a model on the host.
 #pragma once
 
+#include <algorithm>
+
 #include "gg/host/plan.hpp"
 #include "gg/model/memory_plan.hpp"
 
@@ -11,6 +13,7 @@ inline MemoryPlan memory_plan(const ModelInfo& info, int context, int sessions, 
     MemoryPlan plan;
     plan.context = context;
     plan.sessions = sessions;
+    plan.step = std::min(context, cache_shape.chunk);
     plan.weights = info.weight_bytes;
     plan.cache = cache_bytes(info.dims, context, cache_shape);
     plan.reading =

@@ -11,6 +11,7 @@ namespace gg {
 struct MemoryPlan {
     int context = 0;
     int sessions = 1;
+    int step = 0;               ///< tokens of a prompt that are computed together
     std::uint64_t weights = 0;  ///< on the host those of the file, which are mapped
     /// Beside the weights while they are loaded; freed before anything is computed.
     std::uint64_t loading = 0;

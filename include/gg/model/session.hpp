@@ -94,7 +94,7 @@ class Model {
 
     virtual const ModelInfo& info() const = 0;
     /// Tokens of a prompt that are computed together. Sessions take any number in a call; a caller that wants
-    /// to show progress or to stop gives no more than these.
+    /// to show progress or to stop gives no more than these. Making a session may change it.
     virtual int chunk() const = 0;
     /// Memory that a session of `context` tokens takes, bytes: cache and workspace.
     virtual std::uint64_t session_bytes(int context) const = 0;
