@@ -62,7 +62,7 @@ struct DecodeAttentionArgs {
 };
 
 /// Heads of q, k and v that a block of AppendKeys treats.
-inline constexpr int append_heads = 16;
+inline constexpr int append_heads = 32;
 
 GG_HD constexpr int append_blocks_of_row(int heads, int kv_heads) {
     return detail::ceil_div(heads + 2 * kv_heads, append_heads);

@@ -1,7 +1,7 @@
 // Applies the policies of an attention block, in the order in which they are composed, to one query or key
 // head [head_dim] of FP32 in shared memory, by a warp. The rotary embedding turns its pairs side by side and
 // rounds in a stated order, so that every kernel gives the same bits; any other policy, user code's too, is
-// called for the whole head by one lane.
+// called for the whole head by one lane. A kernel may ask which turning that is, and do it in registers.
 #pragma once
 
 #include "gg/block/attention.hpp"
@@ -12,6 +12,13 @@
 namespace gg::cuda {
 
 namespace detail {
+
+/// Turns one pair of a rotary embedding.
+GG_DEVICE void rotate_pair(float& a, float& b, float cosine, float sine) {
+    const float x1 = a, x2 = b;
+    a = __fmaf_rn(x1, cosine, -__fmul_rn(x2, sine));
+    b = __fmaf_rn(x2, cosine, __fmul_rn(x1, sine));
+}
 
 template <class Policy>
 struct TransformByWarp {
@@ -31,10 +38,7 @@ struct TransformByWarp<RotaryEmbedding<Pairs, Frequencies>> {
         for (int begin = 0; begin < half; begin += warp_size) {
             const int i = begin + lane;
             if (i >= half) continue;
-            float &a = x[Pairs::first(i, half)], &b = x[Pairs::second(i, half)];
-            const float x1 = a, x2 = b, cosine = head.cosines[i], sine = head.sines[i];
-            a = __fmaf_rn(x1, cosine, -__fmul_rn(x2, sine));
-            b = __fmaf_rn(x2, cosine, __fmul_rn(x1, sine));
+            rotate_pair(x[Pairs::first(i, half)], x[Pairs::second(i, half)], head.cosines[i], head.sines[i]);
         }
     }
 };
@@ -55,6 +59,39 @@ struct TransformHead<Attention<Policies...>> {
          ...);
     }
 };
+
+/// What a policy does to a head, as far as its type tells.
+enum class Turning {
+    none,        ///< it is one of gg's that leave heads alone
+    half_split,  ///< rotates pairs (i, i + half)
+    adjacent,    ///< rotates pairs (2i, 2i + 1)
+    unknown,
+};
+
+template <class Policy>
+inline constexpr Turning turning_of = Turning::unknown;
+template <>
+inline constexpr Turning turning_of<Bias> = Turning::none;
+template <>
+inline constexpr Turning turning_of<FusedQkv> = Turning::none;
+template <>
+inline constexpr Turning turning_of<SlidingWindow> = Turning::none;
+template <>
+inline constexpr Turning turning_of<Sinks> = Turning::none;
+template <class Frequencies>
+inline constexpr Turning turning_of<RotaryEmbedding<HalfSplitPairs, Frequencies>> = Turning::half_split;
+template <class Frequencies>
+inline constexpr Turning turning_of<RotaryEmbedding<AdjacentPairs, Frequencies>> = Turning::adjacent;
+
+/// What all policies of a block do together: an attention has one rotary embedding at most.
+template <class Block>
+inline constexpr Turning block_turning = Turning::unknown;
+template <class... Policies>
+inline constexpr Turning block_turning<Attention<Policies...>> =
+    ((turning_of<Policies> == Turning::unknown) || ...)      ? Turning::unknown
+    : ((turning_of<Policies> == Turning::half_split) || ...) ? Turning::half_split
+    : ((turning_of<Policies> == Turning::adjacent) || ...)   ? Turning::adjacent
+                                                             : Turning::none;
 
 }  // namespace detail
 

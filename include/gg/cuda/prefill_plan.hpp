@@ -76,20 +76,53 @@ GG_HD constexpr int choose_tiling(int row_tiles, int rows, int experts, int mult
 }
 
 /// One warp a row, for norms; `threads` a block.
-inline constexpr int norm_threads = 256;
+inline constexpr int norm_threads = 128;
 GG_HD constexpr LaunchShape norm_rows_launch(int rows) {
     return {(rows + norm_threads / 32 - 1) / (norm_threads / 32), 1, norm_threads, 0};
 }
 
-/// Router: blocks of 16 rows. Shared memory: 32 experts and 16 rows of 256 columns each, padded, or the sums
-/// of 8 warps; statistics; all logits of the rows.
-inline constexpr int router_rows = 16, router_experts = 32, router_columns = 256, router_threads = 256;
+/// Router: a block's 8 warps share the columns of its rows, 16 at a time, in stages of their own. Blocks of
+/// few rows spread a short prompt over the device, those of many read the weights less often.
+inline constexpr int router_experts = 32, router_columns = 16, router_threads = 256;
+inline constexpr int router_pitch = router_columns + 4;  ///< floats from one row of a stage to the next
+/// Shared memory of a block of `rows` rows beside its stages: sums of squares, all logits.
+GG_HD constexpr int router_result_bytes(int rows, int experts) {
+    return 4 * rows * (router_threads / 32 + experts);
+}
+/// One stage of all warps.
+GG_HD constexpr int router_stage_bytes(int rows) {
+    return 4 * (router_threads / 32) * (router_experts + rows) * router_pitch;
+}
+/// Stages held at once: at most 4, and no more than every supported device has shared memory for (99 KiB a
+/// block).
+GG_HD constexpr int router_stages(int rows, int experts) {
+    const int fit = (101376 - router_result_bytes(rows, experts)) / router_stage_bytes(rows);
+    return fit < 4 ? fit : 4;
+}
+/// Whether a block of as many rows has room for two stages at least.
+GG_HD constexpr bool router_fits(int rows, int experts) {
+    return router_stages(rows, experts) >= 2;
+}
+/// Rows of a block, 4, 16 or 32: as many as leave a block for each of about 128 multiprocessors.
+GG_HD constexpr int router_rows(int rows, int experts) {
+    if (rows <= 128 * 4) return 4;
+    return rows <= 128 * 16 || !router_fits(32, experts) ? 16 : 32;
+}
+/// What a block of `rows` rows takes; 0 if it does not fit.
+GG_HD constexpr int router_block_bytes(int rows, int experts) {
+    if (!router_fits(rows, experts)) return 0;
+    return router_stages(rows, experts) * router_stage_bytes(rows) + router_result_bytes(rows, experts);
+}
+/// The same for every number of rows: a kernel has one size.
 GG_HD constexpr int router_shared_bytes(int experts) {
-    return 4 *
-           ((router_experts + router_rows) * (router_columns + 4) + 2 * router_rows + router_rows * experts);
+    int most = router_block_bytes(4, experts);
+    if (const int bytes = router_block_bytes(16, experts); bytes > most) most = bytes;
+    if (const int bytes = router_block_bytes(32, experts); bytes > most) most = bytes;
+    return most;
 }
 GG_HD constexpr LaunchShape router_launch(int rows, int experts) {
-    return {(rows + router_rows - 1) / router_rows, 1, router_threads, router_shared_bytes(experts)};
+    const int block = router_rows(rows, experts);
+    return {(rows + block - 1) / block, 1, router_threads, router_shared_bytes(experts)};
 }
 
 /// Sorting by expert: one block an expert.

@@ -1,18 +1,262 @@
 // Routing of many rows: logits = W Norm(x) + bias in FP32 throughout, then the `used` largest with their
 // softmax as TopKRouter::select has it: descending, ties to the lower index, a NaN after every number.
 //
-// A block takes 16 rows and, for 32 experts at a time, 256 columns after another: the router's weights and
-// the normed rows pass through shared memory, a lane sums 4 experts x 4 rows over its warp's 32 of the 256
-// columns, and the 8 warps' sums are added in order. Rows there are 260 floats long, so that 8 lanes that
-// read 16 bytes of 8 neighbouring rows meet all banks. Then one warp a row picks the experts.
+// A block takes 4, 16 or 32 rows and 32 experts at a time. Its 8 warps share the columns, 16 of each 128, and
+// each brings its own columns of weights and rows to shared memory, some stages ahead, so that no warp waits
+// for another before the end. A lane sums 4 experts x rows / 4. Rows there are 20 floats long, so that 8
+// lanes that read 16 bytes of 8 neighbouring rows meet all banks. Then one warp a row picks the experts.
 //
-// Bytes moved, from the second-level cache: x once for 32 experts and W once for 16 rows.
+//   partial[w][row][e] = sum over the columns i of warp w, in order, of y_i W_ei
+//   logit_e            = s * sum over w, in order, of partial[w][row][e] + bias_e
+//
+// A norm without a mean only scales a row: y is the row with the gain alone, s its factor, from squares that
+// are summed on the way, so that x is read once. Otherwise y = Norm(x), s = 1, and statistics come first. The
+// order of no sum depends on how many rows a block has.
+//
+// Bytes moved: x once for 32 experts (twice or more if centred), and from the second-level cache W once a
+// block.
 #pragma once
 
 #include "gg/block/router.hpp"
 #include "gg/cuda/norm_rows.cuh"
 
 namespace gg::cuda {
+
+namespace detail {
+
+/// The logits of a block of `rows` rows.
+template <class Norm, class Dims, int rows>
+class RouterLogits {
+  public:
+    using Args = RouterArgs<Norm>;
+
+    /// `shared` as router_shared_bytes() has it.
+    GG_DEVICE RouterLogits(const Args& args, float* shared)
+        : args_(args),
+          first_row_(static_cast<int>(blockIdx.x) * rows),
+          warp_(static_cast<int>(threadIdx.x) / warp_size),
+          lane_(static_cast<int>(threadIdx.x) % warp_size),
+          stages_(shared),
+          statistics_(shared + stage_count * warps * stage_floats),
+          logits_(statistics_ + warps * rows) {}
+
+    /// All logits [rows][experts], by all threads; ends with a barrier.
+    GG_DEVICE const float* run() {
+        float mean[row_chunks], scale[row_chunks];
+        prepare(mean, scale);
+        for (int first = 0; first < experts; first += router_experts) {
+            float sums[4][lane_rows] = {};  // [expert lane % 8 + 8 i][row lane / 8 + 4 j]
+            float squares[row_chunks] = {};
+            add_up(first, mean, scale, sums, squares);
+            __syncthreads();
+            leave(sums, squares);
+            __syncthreads();
+            finish(first);
+            __syncthreads();
+        }
+        return logits_;
+    }
+
+  private:
+    using Element = typename Norm::Element;
+
+    static constexpr int hidden = Dims::hidden, experts = Dims::experts;
+    static constexpr int warps = router_threads / warp_size, pitch = router_pitch;
+    static constexpr int stage_count = router_stages(rows, experts);
+    static constexpr int stage_floats = (router_experts + rows) * pitch;  ///< of one warp: experts, then rows
+    static constexpr int lane_rows = rows / 4;                            ///< whose sums a lane has
+    static constexpr int row_chunks = (rows + 7) / 8;                     ///< of 4 columns that a lane brings
+    static constexpr int columns = (hidden + router_columns - 1) / router_columns;  ///< in sixteens
+    static constexpr int partial_pitch = router_experts + 8;  ///< lanes of 4 rows meet all banks
+    static_assert(router_columns == 16 && router_experts == 32 && rows % 4 == 0 && stage_count >= 2);
+    static_assert(warps * rows * partial_pitch <= stage_count * warps * stage_floats);
+
+    const Args& args_;
+    int first_row_, warp_, lane_;
+    float *stages_, *statistics_, *logits_;
+
+    /// What the rows of this lane's chunks are normed with.
+    GG_DEVICE void prepare(float (&mean)[row_chunks], float (&scale)[row_chunks]) const {
+        if constexpr (Norm::centred) {
+            for (int r = warp_; r < rows; r += warps) {
+                RowStatistics s{0.0f, 0.0f};
+                if (first_row_ + r < args_.rows)
+                    s = row_statistics<Norm, hidden>(RowInMemory{row(r)}, Dims::norm_epsilon);
+                if (lane_ == 0) {
+                    statistics_[2 * r] = s.mean;
+                    statistics_[2 * r + 1] = s.scale;
+                }
+            }
+            __syncthreads();
+        }
+#pragma unroll
+        for (int i = 0; i < row_chunks; ++i) {
+            const int r = lane_ / 4 + 8 * i;
+            mean[i] = Norm::centred && r < rows ? statistics_[2 * r] : 0.0f;
+            scale[i] = Norm::centred && r < rows ? statistics_[2 * r + 1] : 1.0f;
+        }
+    }
+
+    GG_DEVICE const float* row(int r) const {
+        return args_.x + static_cast<Size>(first_row_ + r) * hidden;
+    }
+
+    /// The first of this lane's 4 columns in round t.
+    GG_DEVICE int column(int t) const {
+        return router_columns * (warp_ + warps * t) + 4 * (lane_ % 4);
+    }
+
+    GG_DEVICE float* stage(int t) const {
+        return stages_ + (t % stage_count * warps + warp_) * stage_floats;
+    }
+
+    /// Brings 4 columns of a row, 0 where there are none.
+    GG_DEVICE static void bring(float* to, const float* from, int c, bool exists) {
+        if constexpr (hidden % 4 == 0) {
+            const bool valid = exists && c < hidden;
+            copy_async_16_or_zero(to, valid ? from + c : from, valid);
+        } else {
+#pragma unroll
+            for (int k = 0; k < 4; ++k) to[k] = exists && c + k < hidden ? load_cg(from + c + k) : 0.0f;
+        }
+    }
+
+    /// Brings the columns of round t.
+    GG_DEVICE void bring(int first_expert, int t) const {
+        float* const to = stage(t) + lane_ / 4 * pitch + 4 * (lane_ % 4);
+        const int c = column(t);
+#pragma unroll
+        for (int i = 0; i < router_experts / 8; ++i) {
+            const int e = first_expert + lane_ / 4 + 8 * i;
+            const bool exists = e < experts;
+            bring(to + 8 * i * pitch, args_.router + static_cast<Size>(exists ? e : 0) * hidden, c, exists);
+        }
+#pragma unroll
+        for (int i = 0; i < row_chunks; ++i) {
+            const int r = lane_ / 4 + 8 * i;
+            const bool exists = first_row_ + r < args_.rows;
+            if (r < rows) bring(to + (router_experts + 8 * i) * pitch, exists ? row(r) : args_.x, c, exists);
+        }
+    }
+
+    /// The norm's weights of this lane's columns in round t.
+    GG_DEVICE void read_elements(int t, Element (&elements)[4]) const {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const int c = column(t) + k;
+            elements[k] = Norm::element(args_.norm, c < hidden ? c : hidden - 1);
+        }
+    }
+
+    /// Norms what this lane brought of the rows in round t.
+    GG_DEVICE void norm(int t, const Element (&elements)[4], const float (&mean)[row_chunks],
+                        const float (&scale)[row_chunks], float (&squares)[row_chunks]) const {
+        const int c = column(t);
+#pragma unroll
+        for (int i = 0; i < row_chunks; ++i) {
+            if (rows < 8 && lane_ / 4 >= rows) break;
+            float4& x = *reinterpret_cast<float4*>(stage(t) + (router_experts + lane_ / 4 + 8 * i) * pitch +
+                                                   4 * (lane_ % 4));
+            float4 v = x;
+            const auto apply = [&](int k, float& value) {
+                if constexpr (!Norm::centred) squares[i] = __fmaf_rn(value, value, squares[i]);
+                value = c + k < hidden ? Norm::apply(elements[k], value, mean[i], scale[i]) : 0.0f;
+            };
+            apply(0, v.x);
+            apply(1, v.y);
+            apply(2, v.z);
+            apply(3, v.w);
+            x = v;
+        }
+    }
+
+    /// The warp's columns, 32 experts, all rows.
+    GG_DEVICE void add_up(int first_expert, const float (&mean)[row_chunks], const float (&scale)[row_chunks],
+                          float (&sums)[4][lane_rows], float (&squares)[row_chunks]) const {
+        const int rounds = (columns - warp_ + warps - 1) / warps;
+        Element elements[4];
+        read_elements(0, elements);
+#pragma unroll
+        for (int t = 0; t < stage_count - 1; ++t) {
+            if (t < rounds) bring(first_expert, t);
+            copy_async_commit();
+        }
+#pragma unroll 1
+        for (int t = 0; t < rounds; ++t) {
+            copy_async_wait<stage_count - 2>();
+            norm(t, elements, mean, scale, squares);
+            __syncwarp();  // all that the lanes brought is seen; the stage before was read by all
+            if (t + stage_count - 1 < rounds) bring(first_expert, t + stage_count - 1);
+            copy_async_commit();
+            read_elements(t + 1, elements);
+            multiply(stage(t), sums);
+        }
+        copy_async_wait<0>();
+    }
+
+    GG_DEVICE void multiply(const float* stage, float (&sums)[4][lane_rows]) const {
+        const float* const weights = stage + lane_ % 8 * pitch;
+        const float* const normed = stage + (router_experts + lane_ / 8) * pitch;
+#pragma unroll
+        for (int k = 0; k < router_columns; k += 4) {
+            float4 w[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) w[i] = *reinterpret_cast<const float4*>(weights + 8 * i * pitch + k);
+#pragma unroll
+            for (int j = 0; j < lane_rows; ++j) {
+                const float4 y = *reinterpret_cast<const float4*>(normed + 4 * j * pitch + k);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    sums[i][j] = __fmaf_rn(w[i].x, y.x, sums[i][j]);
+                    sums[i][j] = __fmaf_rn(w[i].y, y.y, sums[i][j]);
+                    sums[i][j] = __fmaf_rn(w[i].z, y.z, sums[i][j]);
+                    sums[i][j] = __fmaf_rn(w[i].w, y.w, sums[i][j]);
+                }
+            }
+        }
+    }
+
+    /// Leaves the warp's sums where the stages were, [warps][rows][partial_pitch], and its squares,
+    /// [warps][rows].
+    GG_DEVICE void leave(const float (&sums)[4][lane_rows], const float (&squares)[row_chunks]) const {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+#pragma unroll
+            for (int j = 0; j < lane_rows; ++j)
+                stages_[(warp_ * rows + lane_ / 8 + 4 * j) * partial_pitch + lane_ % 8 + 8 * i] = sums[i][j];
+        if constexpr (!Norm::centred) {
+#pragma unroll
+            for (int i = 0; i < row_chunks; ++i) {
+                float sum = squares[i];
+                sum += __shfl_xor_sync(whole_warp, sum, 1);
+                sum += __shfl_xor_sync(whole_warp, sum, 2);
+                const int r = lane_ / 4 + 8 * i;
+                if (lane_ % 4 == 0 && r < rows) statistics_[warp_ * rows + r] = sum;
+            }
+        }
+    }
+
+    /// The logits of 32 experts from the warps' sums.
+    GG_DEVICE void finish(int first_expert) const {
+        for (int n = static_cast<int>(threadIdx.x); n < rows * router_experts; n += router_threads) {
+            const int r = n / router_experts, e = n % router_experts;
+            if (first_expert + e >= experts) continue;
+            float sum = 0.0f, squares = 0.0f;
+#pragma unroll
+            for (int w = 0; w < warps; ++w) sum += stages_[(w * rows + r) * partial_pitch + e];
+            float scale = 1.0f;
+            if constexpr (!Norm::centred) {
+#pragma unroll
+                for (int w = 0; w < warps; ++w) squares += statistics_[w * rows + r];
+                scale = Norm::scale(squares, hidden, Dims::norm_epsilon);
+            }
+            logits_[r * experts + first_expert + e] =
+                __fmaf_rn(scale, sum, args_.bias ? args_.bias[first_expert + e] : 0.0f);
+        }
+    }
+};
+
+}  // namespace detail
 
 /// Launched as router_launch(). Dims has hidden, norm_epsilon, experts (at most 256) and experts_used (at
 /// most 8).
@@ -25,107 +269,30 @@ struct Router {
     static constexpr int shared_bytes = router_shared_bytes(Dims::experts);
 
     __device__ static void run(const Args& args) {
-        extern __shared__ __align__(128) unsigned char shared[];
-        float* weights = reinterpret_cast<float*>(shared);  // [32 experts][pitch]
-        float* normed = weights + router_experts * pitch;   // [16 rows][pitch]
-        float* statistics = normed + router_rows * pitch;   // [16 rows] of mean and scale
-        float* logits = statistics + 2 * router_rows;       // [16 rows][experts]
         launch_next();
         wait_for_previous();
-        const int first_row = blockIdx.x * router_rows;
-        const int warp = threadIdx.x / warp_size, lane = threadIdx.x % warp_size;
-        for (int r = warp; r < router_rows; r += warps) {
-            if (first_row + r >= args.rows) break;
-            const RowStatistics s = row_statistics<Norm, hidden>(
-                args.x + static_cast<Size>(first_row + r) * hidden, Dims::norm_epsilon);
-            if (lane == 0) {
-                statistics[2 * r] = s.mean;
-                statistics[2 * r + 1] = s.scale;
-            }
-        }
-        __syncthreads();
-        for (int first = 0; first < experts; first += router_experts) {
-            float sums[4][4] = {};  // [expert lane % 8 + 8 i][row lane / 8 + 4 j]
-            for (int column = 0; column < hidden; column += router_columns) {
-                stage(args, first_row, first, column, weights, normed, statistics);
-                __syncthreads();
-                multiply(weights, normed, warp, lane, sums);
-                __syncthreads();
-            }
-            // The stage's memory takes the warps' sums [8][32 experts][16 rows].
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-#pragma unroll
-                for (int j = 0; j < 4; ++j)
-                    weights[(warp * router_experts + lane % 8 + 8 * i) * router_rows + lane / 8 + 4 * j] =
-                        sums[i][j];
-            __syncthreads();
-            for (int n = threadIdx.x; n < router_experts * router_rows; n += threads) {
-                const int e = first + n / router_rows, r = n % router_rows;
-                float sum = 0.0f;
-#pragma unroll
-                for (int w = 0; w < warps; ++w) sum += weights[w * router_experts * router_rows + n];
-                if (e < experts) logits[r * experts + e] = sum + (args.bias ? args.bias[e] : 0.0f);
-            }
-            __syncthreads();
-        }
-        for (int r = warp; r < router_rows; r += warps)
-            if (first_row + r < args.rows)
-                select(logits + r * experts, lane, args.expert + static_cast<Size>(first_row + r) * used,
-                       args.weight + static_cast<Size>(first_row + r) * used);
+        const int rows = router_rows(args.rows, experts);
+        if (rows == 4) route<4>(args);
+        if (rows == 16) route<16>(args);
+        if constexpr (router_fits(32, experts))
+            if (rows == 32) route<32>(args);
     }
 
   private:
-    static constexpr int hidden = Dims::hidden, experts = Dims::experts, used = Dims::experts_used;
-    static constexpr int warps = threads / 32;
-    static constexpr int pitch = router_columns + 4;
+    static constexpr int experts = Dims::experts, used = Dims::experts_used;
     static_assert(experts <= 256 && used <= 8 && used <= experts);
-    static_assert(warps * router_experts * router_rows <= (router_experts + router_rows) * pitch);
-    static_assert(router_columns == warps * 32 && router_experts == 32 && router_rows == 16);
 
-    /// Brings columns `column` to `column + 255` of 32 experts and 16 normed rows; what does not exist is 0.
-    GG_DEVICE static void stage(const Args& args, int first_row, int first_expert, int column, float* weights,
-                                float* normed, const float* statistics) {
-        const int c = threadIdx.x % router_columns;
-        const bool inside = column + c < hidden;
-#pragma unroll
-        for (int e = threadIdx.x / router_columns; e < router_experts; e += threads / router_columns)
-            weights[e * pitch + c] =
-                inside && first_expert + e < experts
-                    ? args.router[static_cast<Size>(first_expert + e) * hidden + column + c]
-                    : 0.0f;
-#pragma unroll
-        for (int r = threadIdx.x / router_columns; r < router_rows; r += threads / router_columns)
-            normed[r * pitch + c] =
-                inside && first_row + r < args.rows
-                    ? Norm::template apply<CudaStore>(
-                          args.norm, column + c,
-                          load_cg(args.x + static_cast<Size>(first_row + r) * hidden + column + c),
-                          statistics[2 * r], statistics[2 * r + 1])
-                    : 0.0f;
-    }
-
-    /// sums += the warp's 32 columns of the stage.
-    GG_DEVICE static void multiply(const float* weights, const float* normed, int warp, int lane,
-                                   float (&sums)[4][4]) {
-#pragma unroll
-        for (int k = 32 * warp; k < 32 * warp + 32; k += 4) {
-            float4 w[4], x[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                w[i] = *reinterpret_cast<const float4*>(weights + (lane % 8 + 8 * i) * pitch + k);
-                x[i] = *reinterpret_cast<const float4*>(normed + (lane / 8 + 4 * i) * pitch + k);
-            }
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    sums[i][j] += w[i].x * x[j].x;
-                    sums[i][j] += w[i].y * x[j].y;
-                    sums[i][j] += w[i].z * x[j].z;
-                    sums[i][j] += w[i].w * x[j].w;
-                }
-        }
+    template <int rows>
+    GG_DEVICE static void route(const Args& args) {
+        extern __shared__ __align__(128) unsigned char shared[];
+        const float* const logits =
+            detail::RouterLogits<Norm, Dims, rows>(args, reinterpret_cast<float*>(shared)).run();
+        const int warp = threadIdx.x / warp_size, lane = threadIdx.x % warp_size;
+        const int first_row = blockIdx.x * rows;
+        for (int r = warp; r < rows; r += threads / warp_size)
+            if (first_row + r < args.rows)
+                select(logits + r * experts, lane, args.expert + static_cast<Size>(first_row + r) * used,
+                       args.weight + static_cast<Size>(first_row + r) * used);
     }
 
     /// A logit on its way through a search for the largest.
