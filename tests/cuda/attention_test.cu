@@ -587,6 +587,11 @@ TEST_CASE("AppendKeys applies the policies and rounds once") {
     check_append<AttentionDims<5, 5, 15>, Plain>(64, 0, 1, 4);
     check_append<AttentionDims<2, 1, 1>, Plain>(64, 0, 1, 4);
     check_append<AttentionDims<4, 2, 40>, Normed>(64, 0, 7, 33);
+    check_append<AttentionDims<3, 3, 24>, Llama>(64, 0, 2, 7);
+    check_append<AttentionDims<40, 5, 200>, Llama>(64, 0, 2, 3);  // more than a block's heads and threads
+    check_append<AttentionDims<3, 1, 20>, GptOss>(64, 0, 0, 5);
+    check_append<AttentionDims<64, 8, 64, 128>, GptOss>(448, 0, 5, 100);
+    check_append<AttentionDims<33, 1, 128>, Normed>(64, 0, 3, 1);
 }
 
 TEST_CASE("AppendKeys saturates and counts what FP16 does not hold") {

@@ -198,6 +198,28 @@ void check_router(int rows) {
     CHECK(worst.ratio() <= 1.0);
 }
 
+/// The first rows of many, alone: blocks of 4, 16 and 32 rows must give the same bits.
+template <class Norm, int hidden, int experts, int used>
+void check_row_count() {
+    INFO("centred " << Norm::centred << ", hidden " << hidden << ", experts " << experts);
+    using Dims = TestDims<hidden, experts, used>;
+    constexpr int most = 2100;
+    Random random(hidden);
+    const NormCase<Norm> norm(random, hidden);
+    const std::vector<float> x = random_floats(random, size(most, hidden), 2.0f);
+    const std::vector<float> router = random_floats(random, size(experts, hidden), 0.1f);
+    const std::vector<float> bias = random_floats(random, experts);
+    const RouterRun<Norm, Dims> all(norm, x, router, bias, most);
+    for (const int rows : {1, 17, 100, 512, 513, 2048}) {
+        INFO("rows " << rows);
+        const std::vector<float> some(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(size(rows, hidden)));
+        RouterRun<Norm, Dims> run(norm, some, router, bias, rows);
+        const auto count = size(rows, used);
+        CHECK(same_bits(run.expert, {all.expert.begin(), all.expert.begin() + std::ptrdiff_t(count)}));
+        CHECK(same_bits(run.weight, {all.weight.begin(), all.weight.begin() + std::ptrdiff_t(count)}));
+    }
+}
+
 /// Logits that are exact, with ties, infinities and NaNs: the bias alone, since the router's weights are 0.
 template <int experts, int used>
 void check_ties() {
@@ -399,6 +421,9 @@ TEST_CASE("norms of many rows match double, padding zero") {
     check_norm<gg::RmsNorm, 75, cuda::HalfOperand>(63);
     check_norm<gg::LayerNorm, 768, cuda::HalfOperand>(17);
     check_norm<gg::LayerNorm, 72, cuda::BfloatPairOperand>(130);
+    check_norm<gg::RmsNorm, 75, cuda::HalfOperand>(3);
+    check_norm<gg::LayerNorm, 3105, cuda::HalfOperand>(5);
+    check_norm<gg::LayerNorm, 6200, cuda::BfloatPairOperand>(6);  // not kept in registers
 }
 
 TEST_CASE("the router's experts and weights follow from logits in double") {
@@ -408,6 +433,20 @@ TEST_CASE("the router's experts and weights follow from logits in double") {
     check_router<gg::LayerNorm, 72, 40, 8>(1);
     check_router<gg::RmsNorm, 200, 256, 8>(16);
     check_router<gg::RmsNorm, 130, 1, 1>(5);
+    check_router<gg::RmsNorm, 75, 33, 3>(1);
+    check_router<gg::LayerNorm, 75, 256, 8>(17);
+    check_router<gg::RmsNorm, 100, 256, 8>(100);
+    check_router<gg::LayerNorm, 320, 32, 4>(530);  // blocks of 16 rows
+    check_router<gg::RmsNorm, 75, 256, 8>(2060);   // of 16, since 32 find no room
+    check_router<gg::RmsNorm, 320, 128, 8>(2060);  // of 32
+    check_router<gg::LayerNorm, 75, 40, 2>(2050);
+}
+
+TEST_CASE("a row's experts and weights do not depend on how many rows there are") {
+    GG_NEED_GPU();
+    check_row_count<gg::RmsNorm, 2880, 32, 4>();
+    check_row_count<gg::RmsNorm, 75, 256, 8>();
+    check_row_count<gg::LayerNorm, 200, 40, 8>();
 }
 
 TEST_CASE("the router of many rows breaks ties as the host's does") {
