@@ -2,7 +2,7 @@
 // Operations are the multiplications and additions with keys and values that rows see.
 #include "attention.cuh"
 #include "gg/cuda/attention_append.cuh"
-#include "gg/cuda/attention_prefill.cuh"
+#include "gg/cuda/attention_prefill_warpgroup.cuh"
 #include "gg/cuda/launch.hpp"
 
 namespace gg::bench {
@@ -12,7 +12,7 @@ namespace {
 class PrefillAttentionBlock {
     static constexpr int mixed_width = Oss::heads * Oss::head_dim;
     using Append = cuda::AppendKeys<Oss, OssAttention>;
-    using Stage = cuda::PrefillAttention<Oss, OssAttention, cuda::HalfOperand>;
+    using Stage = cuda::PrefillAttentionFor<Oss, OssAttention, cuda::HalfOperand, true>;
 
   public:
     PrefillAttentionBlock(Bench& bench, int rows, int window)
@@ -58,9 +58,9 @@ class PrefillAttentionBlock {
             const cuda::PrefillAttentionArgs<SinkWeights::Weights> args{
                 sinks_.weights(), queries_.data(),  bytes_of_cache(), capacity_, place_, 0, rows_,
                 out_.data(),      overflows_.data()};
-            cuda::launch<Stage>(
-                dim3(static_cast<unsigned>(cuda::prefill_blocks(Oss::heads, Oss::head_dim, rows_))), args,
-                stream);
+            cuda::launch<Stage>(dim3(static_cast<unsigned>(cuda::warpgroup_prefill_blocks(
+                                    Oss::heads, Oss::kv_heads, Oss::head_dim, rows_))),
+                                args, stream);
         };
         call(nullptr, 0);
         Check check("double");

@@ -24,6 +24,7 @@
 #include "gg/cuda/attention_append.cuh"
 #include "gg/cuda/attention_decode.cuh"
 #include "gg/cuda/attention_prefill.cuh"
+#include "gg/cuda/attention_prefill_warpgroup.cuh"
 #include "gg/format/bytes.hpp"
 #include "gg/format/encode_floats.hpp"
 
@@ -366,18 +367,43 @@ void check_append(int capacity, int window, int first, int rows) {
     for (std::size_t i = queries.size() - 64; i < queries.size(); ++i) CHECK(queries[i] == poison);
 }
 
-/// PrefillAttention's operand for rows [first, first + rows) of `queries`.
-template <class Dims, class Block, class Operand>
+// The two kernels of prefill.
+struct ByWarps {
+    template <class Dims, class Block, class Operand>
+    using Stage = cuda::PrefillAttention<Dims, Block, Operand>;
+    template <class Dims>
+    static int blocks(int rows) {
+        return cuda::prefill_blocks(Dims::heads, Dims::head_dim, rows);
+    }
+};
+struct ByWarpgroups {
+    template <class Dims, class Block, class Operand>
+    using Stage = cuda::WarpgroupPrefillAttention<Dims, Block, Operand>;
+    template <class Dims>
+    static int blocks(int rows) {
+        return cuda::warpgroup_prefill_blocks(Dims::heads, Dims::kv_heads, Dims::head_dim, rows);
+    }
+};
+
+bool device_has_warpgroups() {
+    int device = 0, major = 0;
+    REQUIRE(cudaGetDevice(&device) == cudaSuccess);
+    REQUIRE(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess);
+    return major == 9;
+}
+
+/// The operand of a kernel of prefill for rows [first, first + rows) of `queries`.
+template <class Kernel, class Dims, class Block, class Operand>
 Bits prefill(const Fixture<Dims, Block>& fixture, const Sequence<Dims>& sequence, int first, int rows,
              const Bits& queries) {
-    using Stage = cuda::PrefillAttention<Dims, Block, Operand>;
+    using Stage = typename Kernel::template Stage<Dims, Block, Operand>;
     const DeviceArray<unsigned short> device_queries(queries), cache(sequence.bits);
     const std::size_t elements =
         size(Operand::planes) * size(rows) * size(cuda::operand_stride(Dims::heads * Dims::head_dim));
     const DeviceArray<unsigned short> out(Bits(elements + 64, poison));
     const DeviceArray<int> overflows(std::vector<int>{0});
     launch_and_wait<Stage>(
-        cuda::prefill_blocks(Dims::heads, Dims::head_dim, rows),
+        Kernel::template blocks<Dims>(rows),
         {fixture.weights(), device_queries.data(), reinterpret_cast<unsigned char*>(cache.data()),
          sequence.capacity, sequence.place, first, rows, out.data(), overflows.data()});
     CHECK(overflows.read()[0] == 0);
@@ -400,14 +426,15 @@ Bits random_queries(Random& random, int rows) {
     return bits;
 }
 
-template <class Dims, class Block, class Operand>
-void check_prefill(int capacity, int window, int first, int rows) {
+template <class Kernel, class Dims, class Block, class Operand>
+void check_prefill_by(int capacity, int window, int first, int rows) {
+    INFO((std::is_same_v<Kernel, ByWarps> ? "warps" : "warpgroups"));
     INFO("head_dim " << Dims::head_dim << ", window " << window << ", rows " << rows << " from " << first);
     Fixture<Dims, Block> fixture(static_cast<unsigned>(first * 3 + rows));
     Sequence<Dims> sequence(capacity, window);
     sequence.fill(fixture.random, 0, first + rows);
     const Bits queries = random_queries<Dims>(fixture.random, rows);
-    const Bits out = prefill<Dims, Block, Operand>(fixture, sequence, first, rows, queries);
+    const Bits out = prefill<Kernel, Dims, Block, Operand>(fixture, sequence, first, rows, queries);
     int failures = 0;
     double most = 0;
     for (int row = 0; row<rows; row += rows> 64 ? 7 : 1)
@@ -425,6 +452,41 @@ void check_prefill(int capacity, int window, int first, int rows) {
         }
     INFO("largest error " << most << " of its bound");
     CHECK(failures == 0);
+}
+
+/// By each kernel that takes heads of this width on this device.
+template <class Dims, class Block, class Operand>
+void check_prefill(int capacity, int window, int first, int rows) {
+    check_prefill_by<ByWarps, Dims, Block, Operand>(capacity, window, first, rows);
+    if constexpr (cuda::warpgroup_prefill_supports(Dims::head_dim))
+        if (device_has_warpgroups())
+            check_prefill_by<ByWarpgroups, Dims, Block, Operand>(capacity, window, first, rows);
+}
+
+template <class Kernel>
+void check_prefill_chunks() {
+    using Dims = AttentionDims<8, 2, 64, 128>;
+    for (const int window : {0, 128}) {
+        Fixture<Dims, GptOss> fixture(9);
+        Sequence<Dims> sequence(448, window);
+        const int rows = 300, width = Dims::heads * Dims::head_dim, query = Dims::heads * Dims::head_dim;
+        sequence.fill(fixture.random, 0, rows);
+        const Bits queries = random_queries<Dims>(fixture.random, rows);
+        const auto run = [&](int first, int count, const Bits& some) {
+            return prefill<Kernel, Dims, GptOss, gg::cuda::HalfOperand>(fixture, sequence, first, count,
+                                                                        some);
+        };
+        const Bits whole = run(0, rows, queries);
+        for (int i = 0; i < 3; ++i) CHECK(same(whole, run(0, rows, queries)));
+        Bits parts;
+        for (const auto& [begin, end] : {std::pair(0, 1), std::pair(1, 140), std::pair(140, 300)}) {
+            const Bits some(queries.begin() + begin * query, queries.begin() + end * query);
+            const Bits part = run(begin, end - begin, some);
+            parts.insert(parts.end(), part.begin(), part.end());
+        }
+        REQUIRE(width % 64 == 0);
+        CHECK(same(parts, whole));
+    }
 }
 
 // Decoding.
@@ -619,11 +681,13 @@ TEST_CASE("PrefillAttention equals double") {
     check_prefill<AttentionDims<2, 1, 64, 100, 192>, GptOss, HalfOperand>(1024, 100, 700,
                                                                           192);  // the ring wrapped
     check_prefill<AttentionDims<2, 1, 64, 1>, GptOss, HalfOperand>(448, 1, 60, 9);
+    check_prefill<AttentionDims<6, 2, 64>, Llama, BfloatPairOperand>(448, 0, 77, 129);
     check_prefill<AttentionDims<3, 3, 40>, Plain, BfloatPairOperand>(128, 0, 5, 71);
     check_prefill<AttentionDims<3, 1, 20>, Llama, BfloatPairOperand>(128, 0, 0, 65);
     check_prefill<AttentionDims<5, 5, 15>, Plain, HalfOperand>(128, 0, 3, 66);
     check_prefill<AttentionDims<5, 5, 15>, Plain, BfloatPairOperand>(64, 0, 3, 3);
     check_prefill<AttentionDims<2, 2, 128>, Normed, HalfOperand>(256, 0, 64, 70);
+    check_prefill<AttentionDims<8, 2, 128>, Normed, HalfOperand>(704, 0, 300, 400);
     check_prefill<AttentionDims<2, 1, 200, 50>, Normed, HalfOperand>(256, 50, 30, 70);
     check_prefill<AttentionDims<1, 1, 256>, Plain, HalfOperand>(256, 0, 30, 66);
     check_prefill<AttentionDims<2, 1, 1>, Plain, HalfOperand>(64, 0, 2, 5);
@@ -636,24 +700,12 @@ TEST_CASE("PrefillAttention over a long context equals double") {
 
 TEST_CASE("PrefillAttention gives the same bits in any chunks, and every time") {
     GG_NEED_GPU();
-    using Dims = AttentionDims<8, 2, 64, 128>;
-    for (const int window : {0, 128}) {
-        Fixture<Dims, GptOss> fixture(9);
-        Sequence<Dims> sequence(448, window);
-        const int rows = 300, width = Dims::heads * Dims::head_dim, query = Dims::heads * Dims::head_dim;
-        sequence.fill(fixture.random, 0, rows);
-        const Bits queries = random_queries<Dims>(fixture.random, rows);
-        const Bits whole = prefill<Dims, GptOss, HalfOperand>(fixture, sequence, 0, rows, queries);
-        for (int i = 0; i < 3; ++i)
-            CHECK(same(whole, prefill<Dims, GptOss, HalfOperand>(fixture, sequence, 0, rows, queries)));
-        Bits parts;
-        for (const auto& [begin, end] : {std::pair(0, 1), std::pair(1, 140), std::pair(140, 300)}) {
-            const Bits some(queries.begin() + begin * query, queries.begin() + end * query);
-            const Bits part = prefill<Dims, GptOss, HalfOperand>(fixture, sequence, begin, end - begin, some);
-            parts.insert(parts.end(), part.begin(), part.end());
-        }
-        REQUIRE(width % 64 == 0);
-        CHECK(same(parts, whole));
+    SECTION("warps") {
+        check_prefill_chunks<ByWarps>();
+    }
+    SECTION("warpgroups") {
+        if (!device_has_warpgroups()) GG_SKIP("warpgroups multiply on compute capability 9.0 only");
+        check_prefill_chunks<ByWarpgroups>();
     }
 }
 

@@ -79,6 +79,45 @@ GG_HD constexpr int prefill_blocks(int heads, int head_dim, int rows) {
     return heads * detail::ceil_div(rows, prefill_query_rows(head_dim));
 }
 
+/// How a block of WarpgroupPrefillAttention is divided: `warpgroups` that treat 64 heads of rows each, and
+/// one that copies tiles of `keys` keys, `stages` of them held.
+struct WarpgroupPrefillShape {
+    int warpgroups, keys, stages;
+    bool queries_in_registers;  ///< or in shared memory
+    bool in_turn;               ///< warpgroups start their products one after the other
+    int residency;              ///< blocks that a multiprocessor holds
+
+    GG_HD constexpr int threads() const { return 128 * (warpgroups + 1); }
+    /// A thread's registers when the kernel starts, and once those who copy have given up what they do not
+    /// need.
+    GG_HD constexpr int registers() const { return 65536 / (threads() * residency) / 8 * 8; }
+    GG_HD constexpr int product_registers() const {
+        const int most = (registers() * (warpgroups + 1) - 32) / warpgroups / 8 * 8;
+        return most < 240 ? most : 240;
+    }
+    GG_HD constexpr int copy_registers() const {
+        const int rest = registers() * (warpgroups + 1) - product_registers() * warpgroups;
+        return rest < registers() ? rest : registers();
+    }
+    GG_HD constexpr int query_rows() const { return 64 * warpgroups; }
+};
+/// Heads of 64 or 128 elements; {} for others.
+GG_HD constexpr WarpgroupPrefillShape warpgroup_prefill_shape(int head_dim) {
+    if (head_dim == 64) return {3, 128, 4, false, true, 1};
+    if (head_dim == 128) return {2, 128, 3, false, true, 1};
+    return {};
+}
+GG_HD constexpr bool warpgroup_prefill_supports(int head_dim) {
+    return warpgroup_prefill_shape(head_dim).warpgroups > 0;
+}
+GG_HD constexpr int warpgroup_prefill_blocks(int heads, int kv_heads, int rows,
+                                             const WarpgroupPrefillShape& shape) {
+    return kv_heads * detail::ceil_div(rows * (heads / kv_heads), shape.query_rows());
+}
+GG_HD constexpr int warpgroup_prefill_blocks(int heads, int kv_heads, int head_dim, int rows) {
+    return warpgroup_prefill_blocks(heads, kv_heads, rows, warpgroup_prefill_shape(head_dim));
+}
+
 // Decoding: keys are counted in units of 16 positions, aligned to multiples of 16, so that what is added to
 // what depends on the row's position alone, not on how many rows a step has.
 

@@ -8,12 +8,12 @@
 // are aligned to absolute positions and a masked key leaves no trace, so a row's bits do not depend on the
 // chunk that it came in. Tiles outside the window are not read. Blocks with most keys start first, and those
 // of the heads of one key head side by side, so that tiles come from the second-level cache.
-// p is FP16 (weight_exponent), everything else FP32. Sources: Dao, "FlashAttention-2", 2023; Milakov and
-// Gimelshein, "Online normalizer calculation for softmax", 2018.
+// p is FP16 (weight_exponent), everything else FP32 (attention_softmax.cuh). Source: Dao, "FlashAttention-2",
+// 2023.
 #pragma once
 
 #include "gg/cuda/attention_args.hpp"
-#include "gg/cuda/attention_primitives.cuh"
+#include "gg/cuda/attention_softmax.cuh"
 #include "gg/cuda/head_transform.cuh"
 
 namespace gg::cuda {
@@ -51,7 +51,7 @@ struct PrefillAttention {
     const int first_, last_;      ///< positions of the warp's rows
     const LayerCache cache_;
     float out_[parts][dim / 8][4] = {};
-    float largest_[parts][2], sum_[parts][2];  ///< of rows g and g + 8; the sum of this lane's keys only
+    OnlineSoftmax<head_dim> softmax_[parts];
     unsigned query_[parts][queries_in_registers ? dim / 16 : 1][4];
 
     GG_DEVICE explicit PrefillAttention(const Args& args)
@@ -65,12 +65,7 @@ struct PrefillAttention {
           rows_(args.rows - first_row_ < query_rows ? args.rows - first_row_ : query_rows),
           first_(args.start + first_row_ + 16 * parts * warp_),
           last_(first_ + 16 * parts - 1),
-          cache_(layer_cache<Dims>(const_cast<unsigned char*>(args.cache), args.capacity, args.place)) {
-#pragma unroll
-        for (int part = 0; part < parts; ++part)
-#pragma unroll
-            for (int h = 0; h < 2; ++h) largest_[part][h] = -infinity(), sum_[part][h] = 0.0f;
-    }
+          cache_(layer_cache<Dims>(const_cast<unsigned char*>(args.cache), args.capacity, args.place)) {}
 
     GG_DEVICE void attend() {
         const int window = args_.place.window, begin = args_.start + first_row_;
@@ -159,55 +154,15 @@ struct PrefillAttention {
                 }
             }
         }
-        if (!whole) mask(x, base);
 #pragma unroll
-        for (int part = 0; part < parts; ++part) weigh(x[part], part);
-        add_values(x, k_tile + tile);
-    }
-
-    /// Scores of keys that a row does not see become -infinity.
-    GG_DEVICE void mask(float (&x)[parts][keys / 8][4], int base) const {
-        const int window = args_.place.window;
-#pragma unroll
-        for (int part = 0; part < parts; ++part)
-#pragma unroll
-            for (int n = 0; n < keys / 8; ++n)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const int row = first_ + 16 * part + i / 2 * 8 + lane_ / 4;
-                    const int key = base + 8 * n + lane_ % 4 * 2 + i % 2;
-                    if (key > row || (window > 0 && key <= row - window)) x[part][n][i] = -infinity();
-                }
-    }
-
-    /// Scores become weights; the sums so far are brought to the new largest score.
-    GG_DEVICE void weigh(float (&x)[keys / 8][4], int part) {
-        const float scale = log2_e / gg::sqrt(static_cast<float>(head_dim));
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            float most = -infinity();
-#pragma unroll
-            for (int n = 0; n < keys / 8; ++n) most = gg::max(most, gg::max(x[n][2 * h], x[n][2 * h + 1]));
-            most = gg::max(most, __shfl_xor_sync(whole_warp, most, 1));
-            most = gg::max(most, __shfl_xor_sync(whole_warp, most, 2));
-            const float largest = gg::max(largest_[part][h], most * scale);
-            const float reference = softmax_reference(largest);
-            const float factor = exp2_fast(largest_[part][h] - reference);
-            const float offset = weight_exponent - reference;
-            float sum = 0.0f;
-#pragma unroll
-            for (int n = 0; n < keys / 8; ++n)
-#pragma unroll
-                for (int i = 2 * h; i < 2 * h + 2; ++i) {
-                    x[n][i] = exp2_fast(__fmaf_rn(x[n][i], scale, offset));
-                    sum += x[n][i];
-                }
-            largest_[part][h] = largest;
-            sum_[part][h] = __fmaf_rn(sum_[part][h], factor, sum);
-#pragma unroll
-            for (int n = 0; n < dim / 8; ++n)
-                out_[part][n][2 * h] *= factor, out_[part][n][2 * h + 1] *= factor;
+        for (int part = 0; part < parts; ++part) {
+            const int row = first_ + 16 * part + lane_ / 4;
+            if (!whole) mask_scores(x[part], base, {row, row + 8}, args_.place.window);
+            float factor[2];
+            softmax_[part].weigh(x[part], factor);
+            scale_rows(out_[part], factor);
         }
+        add_values(x, k_tile + tile);
     }
 
     GG_DEVICE void add_values(const float (&p)[parts][keys / 8][4], const unsigned short* v_tile) {
@@ -215,11 +170,7 @@ struct PrefillAttention {
         for (int k = 0; k < keys / 16; ++k) {
             unsigned a[parts][4];
 #pragma unroll
-            for (int part = 0; part < parts; ++part)
-#pragma unroll
-                for (int i = 0; i < 4; ++i)
-                    a[part][i] =
-                        pack_half(p[part][2 * k + i / 2][i % 2 * 2], p[part][2 * k + i / 2][i % 2 * 2 + 1]);
+            for (int part = 0; part < parts; ++part) pack_weights(a[part], p[part], k);
 #pragma unroll
             for (int n = 0; n < dim / 16; ++n) {
                 unsigned b[4];
@@ -244,18 +195,10 @@ struct PrefillAttention {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 const int row = (warp_ * parts + part) * 16 + 8 * h + lane_ / 4;
-                float sum = sum_[part][h];
-                sum += __shfl_xor_sync(whole_warp, sum, 1);
-                sum += __shfl_xor_sync(whole_warp, sum, 2);
+                float sink = 0.0f;
+                if constexpr (Block::has_sinks) sink = args_.weights.sink[head_];
+                const float factor = softmax_[part].template quotient<Block::has_sinks>(h, sink);
                 if (row >= rows_) continue;
-                float factor = 1.0f;
-                if constexpr (Block::has_sinks) {
-                    const float sink = args_.weights.sink[head_] * log2_e;
-                    const float largest = gg::max(largest_[part][h], sink);
-                    factor = exp2_fast(largest_[part][h] - largest);
-                    sum = sum * factor + exp2_fast(sink - largest + weight_exponent);
-                }
-                factor /= sum;
 #pragma unroll
                 for (int n = 0; n < dim / 8; ++n)
                     store_head_pair<Operand, head_dim>(out + Size(row) * out_stride, plane, head_,

@@ -171,6 +171,13 @@ GG_DEVICE void barrier_expect([[maybe_unused]] Size* barrier, [[maybe_unused]] u
 #endif
 }
 
+/// Arrives.
+GG_DEVICE void barrier_arrive([[maybe_unused]] Size* barrier) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+#endif
+}
+
 /// Waits for the end of the phase of the given parity.
 GG_DEVICE void barrier_wait([[maybe_unused]] Size* barrier, [[maybe_unused]] unsigned parity) {
 #if __CUDA_ARCH__ >= 900
@@ -205,10 +212,14 @@ GG_DEVICE void bulk_copy([[maybe_unused]] void* shared, [[maybe_unused]] const v
 #endif
 }
 
-/// Waits at named barrier `id` for `threads` threads of the block.
-template <int id>
-GG_DEVICE void block_barrier(int threads) {
-    asm volatile("bar.sync %0, %1;" ::"n"(id), "r"(threads) : "memory");
+/// Waits at named barrier `id` until `threads` threads of the block have come, those that only arrive
+/// included.
+GG_DEVICE void block_barrier(int id, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+/// Counts as having come to named barrier `id`, and goes on.
+GG_DEVICE void block_barrier_arrive(int id, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 // 16-bit floats.
@@ -245,6 +256,13 @@ GG_DEVICE float low_bfloat_value(unsigned bits) {
 }
 GG_DEVICE float high_bfloat_value(unsigned bits) {
     return float_from_bits(bits & 0xFFFF0000u);
+}
+
+/// Products of two pairs of FP16.
+GG_DEVICE unsigned multiply_half_pairs(unsigned a, unsigned b) {
+    unsigned product;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+    return product;
 }
 
 /// Sums of two pairs of FP16.
