@@ -128,6 +128,9 @@ Matrices::Matrices(const Shape& shape, unsigned seed)
     copy_bytes_ = cuda::repack_tiles(geometry) * cuda::TileGeometry::tile_bytes(tile_type_);
     rows_ = cuda::DeviceBuffer<unsigned char>(size(shape.copies) * file_bytes(), "random rows");
     tiles_ = cuda::DeviceBuffer<unsigned char>(size(shape.copies) * copy_bytes_, "random tiles");
+    copy_units_ = size(shape.matrices, cuda::repack_row_tiles(geometry)) * cuda::tile_rows;
+    units_ = buffer<unsigned char>(size(shape.copies) * copy_units_);
+    cuda::check(cudaMemset(units_.data(), 0, units_.bytes()), "clearing units of rows");
     fill_rows(shape.type, rows_.data(), rows_.bytes(), seed);
     for (int copy = 0; copy < shape.copies; ++copy) repack(copy, nullptr);
     const std::vector<int> faults = read(faults_.data(), 2);
@@ -146,6 +149,7 @@ cuda::RepackArgs Matrices::args(int copy) const {
     if (!shape_.interleaved) a.sources[1] = a.sources[0];
     a.tiles = tiles_.data() + size(copy) * copy_bytes_;
     a.faults = faults_.data();
+    a.row_units = units_.data() + size(copy) * copy_units_;
     a.matrices = shape_.matrices;
     a.rows = shape_.rows;
     a.columns = shape_.columns;

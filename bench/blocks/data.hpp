@@ -81,6 +81,8 @@ class Matrices {
 
     const unsigned char* tiles(int copy) const { return tiles_.data() + size(copy) * copy_bytes_; }
     /// Bytes of one matrix's tiles; interleaved: of both sources.
+    /// Units of rows (warpgroup_tile.cuh).
+    const unsigned char* row_units(int copy) const { return units_.data() + size(copy) * copy_units_; }
     std::size_t matrix_bytes() const { return copy_bytes_ / size(shape_.matrices); }
     std::size_t copy_bytes() const { return copy_bytes_; }
     /// Bytes of one copy's rows in the file.
@@ -101,7 +103,9 @@ class Matrices {
     Shape shape_;
     DType tile_type_;
     std::size_t row_bytes_, source_bytes_, copy_bytes_ = 0;
+    std::size_t copy_units_ = 0;
     cuda::DeviceBuffer<unsigned char> rows_, tiles_;
+    cuda::DeviceBuffer<unsigned char> units_;
     cuda::DeviceBuffer<int> faults_;
 };
 

@@ -9,7 +9,7 @@
 #include "cublaslt.hpp"
 #include "data.hpp"
 #include "gg/cuda/launch.hpp"
-#include "gg/cuda/product.cuh"
+#include "gg/cuda/product_variant.cuh"
 #include "gg/format/visit.hpp"
 #include "gpt_oss.hpp"
 
@@ -68,9 +68,10 @@ class DensePeer {
 /// gg's product with StoreProduct, rows as many as `tokens` says.
 template <class Format, int tokens>
 class DenseProduct {
-    static constexpr int tiling = cuda::choose_tiling(width / 16, tokens, 0, Oss::multiprocessors);
-    using Stage = cuda::Product<Format, columns, cuda::StoreProduct<width>, tiling>;
-    static constexpr int planes = Stage::planes;
+    static constexpr int planes = cuda::Tile<Format>::Operand::planes;
+    static constexpr int variant =
+        cuda::choose_product(width / 16, tokens, 0, Oss::multiprocessors, planes == 1);
+    using Stage = cuda::ProductVariant<Format, columns, cuda::StoreProduct<width>, variant>;
     static constexpr std::size_t plane = size(tokens, columns);
 
   public:
@@ -83,11 +84,12 @@ class DenseProduct {
     }
 
     Result run() {
-        const cuda::LaunchShape shape = cuda::product_launch(cuda::tilings[tiling], cuda::Tile<Format>::bytes,
-                                                             planes, width / 16, tokens, 0);
+        const cuda::LaunchShape shape =
+            cuda::variant_launch(variant, cuda::Tile<Format>::bytes, planes, width / 16, tokens, 0);
         const auto call = [&](cudaStream_t stream, int i) {
             cuda::ProductArgs args{};
             args.tiles = w_.tiles(i % w_.copies());
+            args.row_units = w_.row_units(i % w_.copies());
             args.x = x_.data();
             args.x_plane = plane;
             args.rows = tokens;

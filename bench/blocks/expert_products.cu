@@ -8,7 +8,7 @@
 #include "cublaslt.hpp"
 #include "data.hpp"
 #include "gg/cuda/launch.hpp"
-#include "gg/cuda/product.cuh"
+#include "gg/cuda/product_variant.cuh"
 #include "gg/format/visit.hpp"
 #include "gpt_oss.hpp"
 
@@ -48,14 +48,14 @@ struct Routing {
 };
 
 /// cuBLASLt's products of all experts, m rows of weights each.
-std::vector<Peer> measure_peer(Bench& bench, const Routing& routing, int m, bool half_result) {
+std::vector<Peer> measure_peer(Bench& bench, const Routing& routing, int m, bool short_result) {
     const CublasLt* library = CublasLt::get();
     if (!library) return {};
     using Product = CublasLt::Product;
-    const auto w = random_sixteen(size(experts, m, hidden), half_ones, 60);
-    const auto x = random_sixteen(size(routing.pairs, hidden), half_ones, 61);
+    const auto w = random_sixteen(size(experts, m, hidden), bfloat_ones, 60);
+    const auto x = random_sixteen(size(routing.pairs, hidden), bfloat_ones, 61);
     const auto d = buffer<float>(size(routing.pairs, m));
-    const std::size_t result_bytes = half_result ? 2 : 4;
+    const std::size_t result_bytes = short_result ? 2 : 4;
     const auto result_at = [&](int row) {
         return reinterpret_cast<unsigned char*>(d.data()) + size(row, m) * result_bytes;
     };
@@ -69,20 +69,20 @@ std::vector<Peer> measure_peer(Bench& bench, const Routing& routing, int m, bool
             if (!product)
                 product = std::make_unique<Product>(
                     *library,
-                    Product::Shape{CUDA_R_16F, half_result ? CUDA_R_16F : CUDA_R_32F, m, count, hidden}, we,
-                    xe, result_at(first));
+                    Product::Shape{CUDA_R_16BF, short_result ? CUDA_R_16BF : CUDA_R_32F, m, count, hidden},
+                    we, xe, result_at(first));
             product->enqueue(stream, we, xe, result_at(first));
         }
     };
-    return {{library->name() + " FP16, a call an expert", time_calls(bench, 1, call)}};
+    return {{library->name() + " BF16, a call an expert", time_calls(bench, 1, call)}};
 }
 
 /// What both products share: operands, outputs, and a launch.
 template <class Epilogue, int tokens>
 class ExpertProduct {
-    static constexpr int tiling =
-        cuda::choose_tiling(Epilogue::covered_row_tiles, tokens* used, experts, Oss::multiprocessors);
-    using Stage = cuda::Product<format::MXFP4, hidden, Epilogue, tiling>;
+    static constexpr int variant =
+        cuda::choose_product(Epilogue::covered_row_tiles, tokens* used, experts, Oss::multiprocessors, true);
+    using Stage = cuda::ProductVariant<format::MXFP4, hidden, Epilogue, variant>;
 
   public:
     static constexpr bool gated = !std::is_same_v<Epilogue, cuda::StoreProduct<hidden>>;
@@ -98,11 +98,12 @@ class ExpertProduct {
 
     Result run() {
         const cuda::LaunchShape shape =
-            cuda::product_launch(cuda::tilings[tiling], cuda::Tile<format::MXFP4>::bytes, 1,
-                                 Epilogue::covered_row_tiles, routing_.pairs, experts);
+            cuda::variant_launch(variant, cuda::Tile<format::MXFP4>::bytes, 1, Epilogue::covered_row_tiles,
+                                 routing_.pairs, experts);
         const auto call = [&](cudaStream_t stream, int) {
             cuda::ProductArgs args{};
             args.tiles = w_.tiles(0);
+            args.row_units = w_.row_units(0);
             args.expert_bytes = w_.matrix_bytes();
             args.x = x_.data();
             args.x_plane = size(gated ? tokens : routing_.pairs, hidden);

@@ -69,14 +69,16 @@ std::uint64_t padded(std::uint64_t bytes) {
 
 TEST_CASE("gpt-oss-20b: weights, cache and workspace by hand") {
     const gg::MemoryPlan plan = gpt_oss("gpt-oss-20b", h100).plan(131072);
-    // 32 experts of 360 and 180 row tiles of 45 tiles of 544 bytes; 320 and 180 row tiles of Q8_0.
-    const std::uint64_t experts = 32ull * (360 * 45 + 180 * 45) * 544;
-    const std::uint64_t attention = (320ull * 45 + 180 * 64) * 1088;
+    // 32 experts of 360 and 180 row tiles of 45 tiles of 544 bytes; 320 and 180 row tiles of Q8_0; a unit of
+    // one byte for each row.
+    const std::uint64_t experts =
+        padded(32ull * 360 * (45 * 544 + 16)) + padded(32ull * 180 * (45 * 544 + 16));
+    const std::uint64_t attention = padded(320ull * (45 * 1088 + 16)) + padded(180ull * (64 * 1088 + 16));
     // Gains, biases and sinks; the router twice, its bias; the experts' biases.
     const std::uint64_t vectors = 2 * padded(4 * 2880) + padded(4 * 4096) + 2 * padded(4 * 512) +
                                   padded(4 * 2880) + padded(4 * 64) + padded(4 * 5120) +
                                   2 * padded(4 * 32 * 2880) + padded(4 * 32) + 3 * padded(4 * 32 * 2880);
-    const std::uint64_t head = 12568ull * 45 * 1088, embedding = 201088ull * 2880 / 32 * 34;
+    const std::uint64_t head = 12568ull * (45 * 1088 + 16), embedding = 201088ull * 2880 / 32 * 34;
     CHECK(plan.weights ==
           24 * (experts + attention + vectors) + padded(4 * 2880) + padded(head) + padded(embedding));
     CHECK(plan.weights > 11.2 * gib);

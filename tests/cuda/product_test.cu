@@ -8,7 +8,7 @@
 #include "gg/block/gelu.hpp"
 #include "gg/block/swiglu.hpp"
 #include "gg/core/dtype.hpp"
-#include "gg/cuda/product.cuh"
+#include "gg/cuda/product_variant.cuh"
 #include "gg/format/visit.hpp"
 
 using namespace prefill_test;
@@ -85,11 +85,28 @@ double product_bound(const Sum& sum, int columns) {
     return columns * rounding * sum.magnitude + 2 * rounding * std::abs(sum.value);
 }
 
+/// What a variant may err by. Products of warpgroups round weights in Q8_0 to FP16, and those in MXFP4 whose
+/// block is 2^-20 of its row's largest.
+template <class Format>
+double variant_bound(int variant, const Sum& sum, int columns) {
+    const bool rounded = variant >= cuda::product_tilings && std::is_same_v<Format, format::Q8_0>;
+    return product_bound(sum, columns) + (rounded ? 0x1p-11 * sum.magnitude : 0.0);
+}
+
 template <class Stage>
-cuda::LaunchShape shape_of(int tiling, int row_tiles, int rows, int experts) {
-    return cuda::product_launch(cuda::tilings[tiling], Stage::Tile::bytes, Stage::planes, row_tiles, rows,
+cuda::LaunchShape shape_of(int variant, int row_tiles, int rows, int experts) {
+    return cuda::variant_launch(variant, Stage::Tile::bytes, Stage::Tile::Operand::planes, row_tiles, rows,
                                 experts);
 }
+
+/// Whether the GPU has products of warpgroups: those of other chips do nothing.
+bool has_warpgroups() {
+    int major = 0;
+    return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess && major == 9;
+}
+template <class Format>
+constexpr int variants =
+    cuda::Tile<Format>::Operand::planes == 1 ? cuda::product_variants : cuda::product_tilings;
 
 std::size_t size(int rows, int width) {
     return static_cast<std::size_t>(rows) * static_cast<std::size_t>(width);
@@ -103,7 +120,6 @@ void for_each_index(F f) {
         f(std::integral_constant<int, count - 1>{});
     }
 }
-constexpr int tiling_count = static_cast<int>(sizeof(cuda::tilings) / sizeof(cuda::tilings[0]));
 
 /// Dense products of 1 to 300 rows in every tiling, with a bias.
 template <class Format, int columns, int width>
@@ -115,6 +131,7 @@ void check_dense(const std::vector<int>& row_counts) {
     const std::vector<float> bias = random_floats(random, width);
     const std::vector<Sum> sums = reference(w, x);
     const DeviceArray<unsigned char> tiles(w.tiles);
+    const DeviceArray<unsigned char> units(cuda_test::row_units<Format>(w.tiles, columns));
     const DeviceArray<float> device_bias(bias);
     for (const int rows : row_counts) {
         // Exactly the rows that the product may read.
@@ -123,14 +140,16 @@ void check_dense(const std::vector<int>& row_counts) {
             part.insert(part.end(), x.bits.begin() + static_cast<std::ptrdiff_t>(p * x.plane()),
                         x.bits.begin() + static_cast<std::ptrdiff_t>(p * x.plane() + size(rows, x.stride)));
         const DeviceArray<unsigned short> device_x(part);
-        for_each_index<tiling_count>([&](auto index) {
+        for_each_index<variants<Format>>([&](auto index) {
             constexpr int tiling = decltype(index)::value;
-            using Stage = cuda::Product<Format, columns, cuda::StoreProduct<width>, tiling>;
+            if (tiling >= cuda::product_tilings && !has_warpgroups()) return;
+            using Stage = cuda::ProductVariant<Format, columns, cuda::StoreProduct<width>, tiling>;
             INFO(std::string(gg::info(format::dtype_of<Format>).name)
                  << ", K " << columns << ", M " << width << ", rows " << rows << ", tiling " << tiling);
             const Guarded<float> y(size(rows, width)), again(size(rows, width));
             cuda::ProductArgs args{};
             args.tiles = tiles.data();
+            args.row_units = units.data();
             args.x = device_x.data();
             args.x_plane = size(rows, x.stride);
             args.rows = rows;
@@ -145,9 +164,9 @@ void check_dense(const std::vector<int>& row_counts) {
             Worst worst;
             for (std::size_t i = 0; i < found.size(); ++i) {
                 const double b = static_cast<double>(bias[i % width]);
-                worst.see(
-                    static_cast<double>(found[i]), sums[i].value + b,
-                    product_bound(sums[i], columns) + rounding * (std::abs(sums[i].value) + std::abs(b)));
+                worst.see(static_cast<double>(found[i]), sums[i].value + b,
+                          variant_bound<Format>(tiling, sums[i], columns) +
+                              rounding * (std::abs(sums[i].value) + std::abs(b)));
             }
             CHECK(worst.ratio() <= 1.0);
         });
@@ -192,6 +211,7 @@ void check_grouped(const std::vector<int>& counts, bool gathered) {
     }
     const std::vector<float> bias = random_floats(random, size(groups.experts(), width));
     const DeviceArray<unsigned char> tiles(all);
+    const DeviceArray<unsigned char> units(cuda_test::row_units<Format>(all, columns));
     const DeviceArray<unsigned short> device_x(x.bits);
     const DeviceArray<float> device_bias(bias);
     const DeviceArray<int> offsets(groups.offsets), x_rows(groups.x_rows);
@@ -204,14 +224,16 @@ void check_grouped(const std::vector<int>& counts, bool gathered) {
             sums.push_back(
                 dot<Operand>(weights[static_cast<std::size_t>(groups.expert_of(r))].row(m), row, columns));
     }
-    for_each_index<4>([&](auto index) {
+    for_each_index<variants<Format>>([&](auto index) {
         constexpr int tiling = decltype(index)::value;
-        using Stage = cuda::Product<Format, columns, cuda::StoreProduct<width>, tiling>;
+        if (tiling >= cuda::product_tilings && !has_warpgroups()) return;
+        using Stage = cuda::ProductVariant<Format, columns, cuda::StoreProduct<width>, tiling>;
         INFO(std::string(gg::info(format::dtype_of<Format>).name)
              << ", experts " << groups.experts() << ", gathered " << gathered << ", tiling " << tiling);
         const Guarded<float> y(size(groups.rows(), width));
         cuda::ProductArgs args{};
         args.tiles = tiles.data();
+        args.row_units = units.data();
         args.expert_bytes = weights[0].tiles.size();
         args.x = device_x.data();
         args.x_plane = x.plane();
@@ -229,7 +251,8 @@ void check_grouped(const std::vector<int>& counts, bool gathered) {
             const auto expert = static_cast<std::size_t>(groups.expert_of(static_cast<int>(i / width)));
             const double b = static_cast<double>(bias[expert * width + i % width]);
             worst.see(static_cast<double>(found[i]), sums[i].value + b,
-                      product_bound(sums[i], columns) + rounding * (std::abs(sums[i].value) + std::abs(b)));
+                      variant_bound<Format>(tiling, sums[i], columns) +
+                          rounding * (std::abs(sums[i].value) + std::abs(b)));
         }
         CHECK(worst.ratio() <= 1.0);
     });
@@ -249,7 +272,7 @@ void check_activation(int rows) {
     INFO("gated " << Activation::gated << ", width " << width << ", rows " << rows << ", tiling " << tiling);
     using Operand = typename cuda::Tile<Format>::Operand;
     using Epilogue = cuda::ActivateProduct<Activation, width, NextOperand>;
-    using Stage = cuda::Product<Format, columns, Epilogue, tiling>;
+    using Stage = cuda::ProductVariant<Format, columns, Epilogue, tiling>;
     Random random(static_cast<unsigned>(rows + width));
     // Rows of the stacked matrix beyond the last feature are padding, zeros in a real file's tiles; here
     // they are not, to see that nothing of them is stored.
@@ -257,6 +280,7 @@ void check_activation(int rows) {
     const RandomOperand<Operand> x(random, rows, columns);
     const std::vector<float> gate_bias = random_floats(random, width), up_bias = random_floats(random, width);
     const DeviceArray<unsigned char> tiles(w.tiles);
+    const DeviceArray<unsigned char> units(cuda_test::row_units<Format>(w.tiles, columns));
     const DeviceArray<unsigned short> device_x(x.bits);
     const DeviceArray<float> device_gate_bias(gate_bias), device_up_bias(up_bias);
     const DeviceArray<int> overflows(std::vector<int>{0});
@@ -264,6 +288,7 @@ void check_activation(int rows) {
     const Guarded<unsigned short> operand(size(rows, stride) * NextOperand::planes);
     cuda::ProductArgs args{};
     args.tiles = tiles.data();
+    args.row_units = units.data();
     args.x = device_x.data();
     args.x_plane = x.plane();
     args.rows = rows;
@@ -291,7 +316,8 @@ void check_activation(int rows) {
             };
             const Sum first = sum(Activation::gated ? f / 8 * 16 + f % 8 : f);
             const double gate = first.value + static_cast<double>(gate_bias[feature]);
-            const double gate_error = product_bound(first, columns) + 2 * rounding * std::abs(gate);
+            const double gate_error =
+                variant_bound<Format>(tiling, first, columns) + 2 * rounding * std::abs(gate);
             double value = 0, bound = 0;
             if constexpr (Activation::gated) {
                 const Sum second = sum(f / 8 * 16 + 8 + f % 8);
@@ -299,7 +325,8 @@ void check_activation(int rows) {
                 const double g = std::min(gate, 7.0), u = std::max(std::min(up, 7.0), -7.0);
                 value = g / (1 + std::exp(-1.702 * g)) * (u + 1);
                 bound = activation_bound<Activation>(
-                    value, gate_error, product_bound(second, columns) + 2 * rounding * std::abs(up));
+                    value, gate_error,
+                    variant_bound<Format>(tiling, second, columns) + 2 * rounding * std::abs(up));
             } else {
                 const double u = 0.7978845608028654 * (gate + 0.044715 * gate * gate * gate);
                 value = gate / (1 + std::exp(-2 * u));
@@ -362,6 +389,10 @@ TEST_CASE("activations of products become operands with zero padding") {
     check_activation<format::Q8_0, 96, gg::GeluTanh, 100, HalfOperand, 3>(131);
     check_activation<format::BF16, 96, gg::GeluTanh, 197, BfloatPairOperand, 1>(33);
     check_activation<format::F16, 96, gg::GeluTanh, 72, HalfOperand, 0>(1);
+    if (!has_warpgroups()) return;
+    check_activation<format::MXFP4, 320, gg::ClampedSwiglu, 325, HalfOperand, 4>(130);
+    check_activation<format::MXFP4, 320, gg::ClampedSwiglu, 325, HalfOperand, 5>(130);
+    check_activation<format::Q8_0, 96, gg::GeluTanh, 100, HalfOperand, 5>(131);
 }
 
 TEST_CASE("what FP16 cannot hold is limited and counted") {
@@ -376,12 +407,14 @@ TEST_CASE("what FP16 cannot hold is limited and counted") {
     bias[7] = 1e6f;
     bias[40] = -1e6f;
     const DeviceArray<unsigned char> tiles(w.tiles);
+    const DeviceArray<unsigned char> units(cuda_test::row_units<format::F16>(w.tiles, columns));
     const DeviceArray<unsigned short> device_x(x.bits);
     const DeviceArray<float> device_bias(bias);
     const DeviceArray<int> overflows(std::vector<int>{0});
     const Guarded<unsigned short> operand(size(rows, width));
     cuda::ProductArgs args{};
     args.tiles = tiles.data();
+    args.row_units = units.data();
     args.x = device_x.data();
     args.x_plane = x.plane();
     args.rows = rows;
@@ -408,15 +441,18 @@ TEST_CASE("products are added to the residual") {
                              before = random_floats(random, rows * width);
     const std::vector<Sum> sums = reference(w, x);
     const DeviceArray<unsigned char> tiles(w.tiles);
+    const DeviceArray<unsigned char> units(cuda_test::row_units<format::Q8_0>(w.tiles, columns));
     const DeviceArray<unsigned short> device_x(x.bits);
     const DeviceArray<float> device_bias(bias);
-    for_each_index<4>([&](auto index) {
+    for_each_index<variants<format::Q8_0>>([&](auto index) {
         constexpr int tiling = decltype(index)::value;
-        using Stage = cuda::Product<format::Q8_0, columns, cuda::AddProduct<width>, tiling>;
+        if (tiling >= cuda::product_tilings && !has_warpgroups()) return;
+        using Stage = cuda::ProductVariant<format::Q8_0, columns, cuda::AddProduct<width>, tiling>;
         INFO("tiling " << tiling);
         const DeviceArray<float> y(before), without_bias(before);
         cuda::ProductArgs args{};
         args.tiles = tiles.data();
+        args.row_units = units.data();
         args.x = device_x.data();
         args.x_plane = x.plane();
         args.rows = rows;
@@ -430,7 +466,7 @@ TEST_CASE("products are added to the residual") {
         Worst worst, worst_unbiased;
         for (std::size_t i = 0; i < found.size(); ++i) {
             const double b = static_cast<double>(bias[i % width]), r = static_cast<double>(before[i]);
-            const double bound = product_bound(sums[i], columns) +
+            const double bound = variant_bound<format::Q8_0>(tiling, sums[i], columns) +
                                  2 * rounding * (std::abs(sums[i].value) + std::abs(b) + std::abs(r));
             worst.see(static_cast<double>(found[i]), r + sums[i].value + b, bound);
             worst_unbiased.see(static_cast<double>(unbiased[i]), r + sums[i].value, bound);
@@ -440,14 +476,25 @@ TEST_CASE("products are added to the residual") {
     });
 }
 
-TEST_CASE("the tiling follows the rows at hand") {
-    CHECK(cuda::choose_tiling(320, 9, 0, 132) == 0);
-    CHECK(cuda::choose_tiling(320, 17, 0, 132) == 1);
-    CHECK(cuda::choose_tiling(320, 64, 0, 132) == 2);
-    CHECK(cuda::choose_tiling(320, 512, 0, 132) == 3);
-    CHECK(cuda::choose_tiling(180, 130, 0, 132) == 2);        // too few blocks of 128 rows
-    CHECK(cuda::choose_tiling(360, 4 * 2048, 32, 132) == 3);  // 256 rows an expert
-    CHECK(cuda::choose_tiling(360, 4 * 100, 32, 132) == 0);   // 13 rows an expert
+TEST_CASE("the variant of a product follows the rows at hand") {
+    const auto choose = [](int row_tiles, int rows, int experts, bool warpgroups = false) {
+        return cuda::choose_product(row_tiles, rows, experts, 132, warpgroups);
+    };
+    CHECK(choose(320, 9, 0) == 0);
+    CHECK(choose(320, 17, 0) == 1);
+    CHECK(choose(320, 64, 0) == 2);
+    CHECK(choose(320, 512, 0) == 3);
+    CHECK(choose(180, 130, 0) == 2);        // too few blocks of 128 rows
+    CHECK(choose(360, 4 * 2048, 32) == 3);  // 256 rows an expert
+    CHECK(choose(360, 4 * 100, 32) == 0);   // 13 rows an expert
+    // With warpgroups.
+    CHECK(choose(360, 4 * 100, 32, true) == 0);
+    CHECK(choose(360, 4 * 512, 32, true) == 5);
+    CHECK(choose(180, 4 * 512, 32, true) == 5);
+    CHECK(choose(320, 128, 0, true) == 2);  // fewer blocks than half the multiprocessors
+    CHECK(choose(320, 512, 0, true) == 5);  // 160 blocks of 128 rows, 80 of 256
+    CHECK(choose(180, 512, 0, true) == 4);  // 92 and 48
+    CHECK(choose(180, 8192, 0, true) == 5);
     for (const cuda::Tiling& tiling : cuda::tilings)
         for (const int bytes : {544, 1088, 2048}) CHECK(tiling.stages(bytes, bytes == 2048 ? 2 : 1) >= 2);
 }

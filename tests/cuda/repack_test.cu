@@ -21,7 +21,6 @@ using namespace gg::format;
 
 namespace {
 
-
 template <class Format>
 constexpr bool names_agree = format_id<Format> == static_cast<int>(dtype_of<Format>);
 static_assert(names_agree<F32> && names_agree<F16> && names_agree<BF16> && names_agree<Q8_0>);
@@ -112,29 +111,36 @@ constexpr std::size_t guard = 64;
 struct Outcome {
     std::vector<unsigned char> tiles;  ///< the guard behind
     std::vector<int> faults;
+    std::vector<unsigned char> units;
 };
 
 /// Runs the kernel, or its lanes on the host.
 template <class Target>
 Outcome run(RepackArgs args, const std::vector<unsigned char>& first,
             const std::vector<unsigned char>& second, std::size_t offset, bool on_device) {
-    Outcome out{std::vector<unsigned char>(repack_tiles(args) * Tile<Target>::bytes + guard, poison), {0, 0}};
+    Outcome out{
+        std::vector<unsigned char>(repack_tiles(args) * Tile<Target>::bytes + guard, poison),
+        {0, 0},
+        std::vector<unsigned char>(static_cast<std::size_t>(args.matrices * repack_row_tiles(args) * 16))};
     if (!on_device) {
         args.sources[0].rows = first.data() + offset;
         args.sources[1].rows = second.data() + offset;
         args.tiles = out.tiles.data();
         args.faults = out.faults.data();
+        args.row_units = out.units.data();
         repack_on_host<Target>(args);
         return out;
     }
     const DeviceArray<unsigned char> device_first(first), device_second(second), tiles(out.tiles);
     const DeviceArray<int> faults(out.faults);
+    const DeviceArray<unsigned char> units(out.units);
     args.sources[0].rows = device_first.data() + offset;
     args.sources[1].rows = device_second.data() + offset;
     args.tiles = tiles.data();
     args.faults = faults.data();
+    args.row_units = units.data();
     launch<Repack<Target>>(repack_blocks(args), args);
-    return {tiles.read(), faults.read()};
+    return {tiles.read(), faults.read(), units.read()};
 }
 
 template <class Format>
@@ -191,6 +197,8 @@ void check_case(int matrices, int rows, int columns, bool interleaved, bool on_d
             }
     }
     CHECK(wrong == 0);
+    CHECK(found.units ==
+          cuda_test::row_units<Target>({found.tiles.begin(), found.tiles.end() - guard}, columns));
     CHECK(std::all_of(found.tiles.end() - guard, found.tiles.end(),
                       [](unsigned char byte) { return byte == poison; }));
 }

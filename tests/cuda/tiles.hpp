@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "gg/format/floats.hpp"
@@ -179,6 +180,30 @@ template <class Format, class Element>
 std::vector<unsigned char> pack_tiles(int rows, int columns, Element element) {
     static_assert(!TileBytes<Format>::scaled);
     return pack_tiles<Format>(rows, columns, element, [](int, int) { return 0; });
+}
+
+/// Units of rows (gg/cuda/warpgroup_tile.cuh) of whole matrices of tiles, [matrices][row tiles][16]; zeros
+/// for formats without scales.
+template <class Format>
+std::vector<unsigned char> row_units(const std::vector<unsigned char>& tiles, int columns) {
+    constexpr bool mxfp4 = std::is_same_v<Format, gg::format::MXFP4>,
+                   q8_0 = std::is_same_v<Format, gg::format::Q8_0>;
+    constexpr std::size_t bytes = mxfp4 ? 544 : q8_0 ? 1088 : 2048;
+    const std::size_t across = static_cast<std::size_t>(columns + 63) / 64;
+    std::vector<unsigned char> units(tiles.size() / bytes / across * 16);
+    for (std::size_t tile = 0; (mxfp4 || q8_0) && tile < tiles.size() / bytes; ++tile)
+        for (std::size_t i = 0; i < 32; ++i) {  // rows g and g + 8 of block 0, then of block 1
+            const unsigned char* at = tiles.data() + tile * bytes;
+            int unit = at[512 + i];
+            if (q8_0) {
+                const float d = gg::format::half_to_float(
+                    static_cast<unsigned>(at[1024 + 2 * i] | at[1025 + 2 * i] << 8));
+                unit = d != 0 ? std::ilogb(d) + 127 : 0;
+            }
+            unsigned char& row = units[tile / across * 16 + i / 4 + 8 * (i % 2)];
+            row = static_cast<unsigned char>(row > unit ? row : unit);
+        }
+    return units;
 }
 
 }  // namespace cuda_test

@@ -132,10 +132,10 @@ TEST_CASE("bytes of a group on a GPU") {
     using Group = std::vector<gg::host::Matrices>;
     // 5 and 1 row tiles of 2 tiles.
     const Group stacked = {{matrix(DType::q4_0, 96, 65), 1}, {matrix(DType::q8_0, 96, 16), 1}};
-    CHECK(device_bytes(MatrixUse::tiles, stacked) == (5 + 1) * 2 * 1088);
+    CHECK(device_bytes(MatrixUse::tiles, stacked) == (5 + 1) * (2 * 1088 + 16));  // tiles and units of rows
     // 17 rows of each: 3 row tiles.
     const Group interleaved = {{matrix(DType::mxfp4, 64, 17), 3}, {matrix(DType::mxfp4, 64, 17), 3}};
-    CHECK(device_bytes(MatrixUse::interleaved, interleaved) == 3 * 3 * 544);
+    CHECK(device_bytes(MatrixUse::interleaved, interleaved) == 3 * 3 * (544 + 16));
     const Group mixed = {{matrix(DType::mxfp4, 64, 17), 3}, {matrix(DType::q8_0, 64, 17), 3}};
     CHECK(device_bytes(MatrixUse::interleaved, mixed) == 3 * 3 * 2048);
     const Group router = {{matrix(DType::bf16, 70, 5), 1}};

@@ -341,14 +341,14 @@ TEST_CASE("more tensors than counters are all checked") {
     cuda_test::put_16(file.writable("bad"), 0xFC00);
     FileSource source(file.file(), {.buffer_bytes = 4096});
     for (const int before : {0, 1500}) {
-        DeviceBuffer<unsigned char> tiles(1088, "test");
+        DeviceBuffer<unsigned char> tiles(1088 + 16, "test");  // and units
         WeightLoader loader(file.file(), source, nullptr, [&](std::uint64_t) { return tiles.data(); },
                             launch_repack, {.piece_bytes = 4096});
         for (int i = 0; i < before; ++i) loader.load(file.matrix("small"));
         loader.load(file.matrix("bad"));
         CHECK_THROWS_AS(loader.finish(), gg::Error);
     }
-    DeviceBuffer<unsigned char> tiles(1088, "test");
+    DeviceBuffer<unsigned char> tiles(1088 + 16, "test");
     WeightLoader loader(file.file(), source, nullptr, [&](std::uint64_t) { return tiles.data(); },
                         launch_repack, {.piece_bytes = 4096});
     loader.load(file.matrix("bad"));

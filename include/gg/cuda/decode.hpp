@@ -129,13 +129,13 @@ class DecodeStep {
         for (const std::vector<BranchFormats>& formats : parts_.formats.layers) {
             std::vector<BranchKernels>& list = kernels_.emplace_back();
             for_each_branch<Layer>([&](auto r, auto b) {
-                const BranchSpecs specs =
-                    branch_specs<Layer, decltype(r)::value, decltype(b)::value>(formats[list.size()]);
+                const BranchSpecs specs = branch_specs<Layer, decltype(r)::value, decltype(b)::value>(
+                    formats[list.size()], parts_.target.architecture);
                 const BranchSpecs::Step& step = specs.decode[variant];
                 list.push_back({&kernels[step.first], &kernels[step.mix], &kernels[step.second]});
             });
         }
-        const EndSpecs ends = end_specs(parts_.formats);
+        const EndSpecs ends = end_specs(parts_.formats, parts_.target.architecture);
         embed_ = &kernels[ends.embed];
         head_ = &kernels[ends.head[variant]];
     }

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -21,8 +22,14 @@ namespace gg::cuda {
 /// Steps of up to this many rows are decoded by the fused stages.
 inline constexpr int decode_rows[] = {1, 8};
 inline constexpr int decode_variants = 2;
-/// Tilings of products that prefill chooses from.
-inline constexpr int product_tilings = 4;
+
+/// Whether an architecture has products of warpgroups, and has them for a weight format.
+inline bool has_warpgroup_products(std::string_view architecture) {
+    return architecture == "sm_90a";
+}
+inline bool has_warpgroup_products(std::string_view architecture, DType format) {
+    return has_warpgroup_products(architecture) && TileGeometry::planes(format) == 1;
+}
 
 /// One kernel: the unit of source text that it is in, its name, and the stage's type.
 struct KernelSpec {
@@ -101,22 +108,31 @@ struct BranchSpecs {
     };
     Step decode[decode_variants];
     KernelSpec norm;
-    KernelSpec first[product_tilings], second[product_tilings];
-    KernelSpec append, attention;                     ///< of attention
-    KernelSpec router, sort, combine;                 ///< of experts
+    KernelSpec first[product_variants], second[product_variants];  ///< empty where there is none
+    KernelSpec append, attention;                                  ///< of attention
+    KernelSpec router, sort, combine;                              ///< of experts
     std::vector<std::string> slots[decode_variants];  ///< texts of partial sums that its last stage leaves
 };
 
 namespace detail {
 
+/// The type of a variant of a product, empty if the architecture has none.
+inline std::string product_text(int variant, DType format, const std::string& columns,
+                                const std::string& epilogue, std::string_view architecture) {
+    if (variant >= product_tilings && !has_warpgroup_products(architecture, format)) return "";
+    return "gg::cuda::ProductVariant<" + format_text(format) + ", " + columns + ", " + epilogue + ", " +
+           std::to_string(variant) + ">";
+}
+
 /// Builds the specifications of branch b of residual r.
 class BranchWriter {
   public:
-    BranchWriter(int r, int b, BranchFormats formats)
+    BranchWriter(int r, int b, BranchFormats formats, std::string_view architecture)
         : norm_("N" + std::to_string(r)),
           block_("B" + std::to_string(r) + "_" + std::to_string(b)),
           label_("r" + std::to_string(r) + "b" + std::to_string(b)),
-          formats_(formats) {}
+          formats_(formats),
+          architecture_(architecture) {}
 
     BranchSpecs write(BranchKind kind, bool next_routed) const {
         BranchSpecs specs;
@@ -166,14 +182,15 @@ class BranchWriter {
         return {unit, name, std::move(type)};
     }
 
-    /// A product in every tiling.
-    void products(KernelSpec (&out)[product_tilings], const std::string& role, DType format,
+    /// A product in every variant that there is.
+    void products(KernelSpec (&out)[product_variants], const std::string& role, DType format,
                   const std::string& columns, const std::string& epilogue, bool by_second) const {
-        for (int t = 0; t < product_tilings; ++t)
-            out[t] = spec("prefill_" + label_ + "_" + role, role + std::to_string(t),
-                          "gg::cuda::Product<" + format_text(format) + ", " + columns + ", " + epilogue +
-                              ", " + std::to_string(t) + ">",
-                          true, by_second);
+        for (int v = 0; v < product_variants; ++v) {
+            const std::string type = product_text(v, format, columns, epilogue, architecture_);
+            if (!type.empty())
+                out[v] =
+                    spec("prefill_" + label_ + "_" + role, role + std::to_string(v), type, true, by_second);
+        }
     }
 
     void write_prefill(BranchKind kind, BranchSpecs& specs) const {
@@ -181,15 +198,16 @@ class BranchWriter {
         specs.norm = spec(unit, "norm",
                           "gg::cuda::NormRows<" + norm_ + ", Dims, " + operand_text(formats_.first) + ">",
                           true, false);
-        const std::string hidden = "Dims::hidden";
+        const std::string hidden = "Dims::hidden",
+                          warpgroups = has_warpgroup_products(architecture_) ? "true" : "false";
         if (kind == BranchKind::attention) {
             products(specs.first, "qkv", formats_.first, hidden,
                      "gg::cuda::StoreProduct<gg::cuda::qkv_columns(Dims::heads, Dims::kv_heads, "
                      "Dims::head_dim).width>",
                      false);
             specs.append = spec(unit, "append", stage("AppendKeys", block_), false, false);
-            specs.attention =
-                spec(unit, "attention", stage("PrefillAttention", block_, operand), false, true);
+            specs.attention = spec(unit, "attention",
+                                   stage("PrefillAttentionFor", block_, operand, warpgroups), false, true);
             products(specs.second, "output", formats_.second, "Dims::heads * Dims::head_dim",
                      "gg::cuda::AddProduct<Dims::hidden>", true);
             return;
@@ -210,19 +228,21 @@ class BranchWriter {
 
     std::string norm_, block_, label_;
     BranchFormats formats_;
+    std::string_view architecture_;
 };
 
 }  // namespace detail
 
 /// The kernels of branch b of residual r in given formats.
 template <class Layer, int r, int b>
-BranchSpecs branch_specs(BranchFormats formats) {
+BranchSpecs branch_specs(BranchFormats formats, std::string_view architecture) {
     using Branch = BranchOf<Layer, r, b>;
     constexpr bool last = b + 1 == PartOf<Layer, r>::branches;
     static_assert(PartOf<Layer, r>::branches <= 2, "on a GPU a residual has at most two branches");
     static_assert(!is_routed<Branch> || (r > 0 && b == 0),
                   "on a GPU experts come first in their residual, and not in the layer's first residual");
-    return detail::BranchWriter(r, b, formats).write(kind_of<Branch>, last && next_is_routed<Layer, r>());
+    return detail::BranchWriter(r, b, formats, architecture)
+        .write(kind_of<Branch>, last && next_is_routed<Layer, r>());
 }
 
 /// The formats of every branch of every layer, and of the head.
@@ -282,10 +302,10 @@ struct EndSpecs {
     KernelSpec embed;
     KernelSpec head[decode_variants];
     KernelSpec norm;
-    KernelSpec product[product_tilings];
+    KernelSpec product[product_variants];
 };
 
-inline EndSpecs end_specs(const ModelFormats& formats) {
+inline EndSpecs end_specs(const ModelFormats& formats, std::string_view architecture) {
     EndSpecs specs;
     const std::string head = format_text(formats.head), name = std::string(info(formats.head).name);
     const std::string positions =
@@ -300,11 +320,11 @@ inline EndSpecs end_specs(const ModelFormats& formats) {
     }
     specs.norm = {"prefill", "head_norm",
                   "gg::cuda::NormRows<Composition::FinalNorm, Dims, " + operand_text(formats.head) + ">"};
-    for (int t = 0; t < product_tilings; ++t)
-        specs.product[t] = {"prefill_head", "head" + std::to_string(t) + "_" + name,
-                            "gg::cuda::Product<" + head +
-                                ", Dims::hidden, gg::cuda::StoreProduct<Dims::vocabulary>, " +
-                                std::to_string(t) + ">"};
+    for (int v = 0; v < product_variants; ++v) {
+        const std::string type = detail::product_text(
+            v, formats.head, "Dims::hidden", "gg::cuda::StoreProduct<Dims::vocabulary>", architecture);
+        if (!type.empty()) specs.product[v] = {"prefill_head", "head" + std::to_string(v) + "_" + name, type};
+    }
     return specs;
 }
 

@@ -3,7 +3,7 @@
 
 #include "gg/cuda/attention_append.cuh"
 #include "gg/cuda/attention_decode.cuh"
-#include "gg/cuda/attention_prefill.cuh"
+#include "gg/cuda/attention_prefill_warpgroup.cuh"
 #include "gg/cuda/combine.cuh"
 #include "gg/cuda/down_stage.cuh"
 #include "gg/cuda/embed.cuh"
@@ -12,7 +12,7 @@
 #include "gg/cuda/launch_of.cuh"
 #include "gg/cuda/norm_rows.cuh"
 #include "gg/cuda/output_stage.cuh"
-#include "gg/cuda/product.cuh"
+#include "gg/cuda/product_variant.cuh"
 #include "gg/cuda/qkv_stage.cuh"
 #include "gg/cuda/router.cuh"
 #include "gg/cuda/up_stage.cuh"

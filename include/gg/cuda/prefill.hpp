@@ -81,7 +81,7 @@ class PrefillStep {
   private:
     struct BranchKernels {
         const StageKernel* norm;
-        const StageKernel *first[product_tilings], *second[product_tilings];
+        const StageKernel *first[product_variants], *second[product_variants];
         const StageKernel *append, *attention, *router, *sort, *combine;
     };
     struct Place {
@@ -100,8 +100,8 @@ class PrefillStep {
         for (const std::vector<BranchFormats>& formats : parts_.formats.layers) {
             std::vector<BranchKernels>& list = kernels_.emplace_back();
             for_each_branch<Layer>([&](auto r, auto b) {
-                const BranchSpecs specs =
-                    branch_specs<Layer, decltype(r)::value, decltype(b)::value>(formats[list.size()]);
+                const BranchSpecs specs = branch_specs<Layer, decltype(r)::value, decltype(b)::value>(
+                    formats[list.size()], parts_.target.architecture);
                 BranchKernels out{&kernels[specs.norm],
                                   {},
                                   {},
@@ -110,17 +110,17 @@ class PrefillStep {
                                   &kernels[specs.router],
                                   &kernels[specs.sort],
                                   &kernels[specs.combine]};
-                for (int t = 0; t < product_tilings; ++t) {
+                for (int t = 0; t < product_variants; ++t) {
                     out.first[t] = &kernels[specs.first[t]];
                     out.second[t] = &kernels[specs.second[t]];
                 }
                 list.push_back(out);
             });
         }
-        const EndSpecs ends = end_specs(parts_.formats);
+        const EndSpecs ends = end_specs(parts_.formats, parts_.target.architecture);
         embed_ = &kernels[ends.embed];
         head_norm_ = &kernels[ends.norm];
-        for (int t = 0; t < product_tilings; ++t) head_[t] = &kernels[ends.product[t]];
+        for (int t = 0; t < product_variants; ++t) head_[t] = &kernels[ends.product[t]];
     }
 
     void embed(cudaStream_t stream, const PrefillRows& rows) const {
@@ -155,6 +155,7 @@ class PrefillStep {
         ProductArgs args{};
         args.tiles = matrix.tiles;
         args.expert_bytes = matrix.bytes_per_matrix;
+        args.row_units = matrix.row_units;
         args.x = x;
         args.x_plane = static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(operand_stride(width));
         args.rows = rows;
@@ -162,13 +163,14 @@ class PrefillStep {
         return args;
     }
 
-    void multiply(cudaStream_t stream, const StageKernel* const (&kernels)[product_tilings], DType format,
+    void multiply(cudaStream_t stream, const StageKernel* const (&kernels)[product_variants], DType format,
                   const ProductArgs& args, int row_tiles) const {
-        const int t = choose_tiling(row_tiles, args.rows, args.experts, parts_.target.multiprocessors);
+        const int v = choose_product(row_tiles, args.rows, args.experts, parts_.target.multiprocessors,
+                                     has_warpgroup_products(parts_.target.architecture, format));
         const LaunchShape shape =
-            product_launch(tilings[t], static_cast<int>(TileGeometry::tile_bytes(format)),
+            variant_launch(v, static_cast<int>(TileGeometry::tile_bytes(format)),
                            TileGeometry::planes(format), row_tiles, args.rows, args.experts);
-        kernels[t]->enqueue(grid(shape), stream, args, false);
+        kernels[v]->enqueue(grid(shape), stream, args, false);
     }
 
     template <class... Policies, class Norm, class NormWeights, class Weights>
@@ -228,8 +230,11 @@ class PrefillStep {
                                 at.stream, append, false);
         const PrefillAttentionArgs<Weights> attention{weights, queries, rows.cache, rows.capacity, place,
                                                       start,   count,   mixed,      overflows_};
-        kernels.attention->enqueue(dim3(static_cast<unsigned>(prefill_blocks(d.heads, d.head_dim, count))),
-                                   at.stream, attention, false);
+        const bool warpgroups =
+            has_warpgroup_products(parts_.target.architecture) && warpgroup_prefill_supports(d.head_dim);
+        const int blocks = warpgroups ? warpgroup_prefill_blocks(d.heads, d.kv_heads, d.head_dim, count)
+                                      : prefill_blocks(d.heads, d.head_dim, count);
+        kernels.attention->enqueue(dim3(static_cast<unsigned>(blocks)), at.stream, attention, false);
     }
 
     /// Adds the output product of those rows to the stream.
@@ -313,7 +318,7 @@ class PrefillStep {
     int* overflows_;
     std::vector<std::vector<BranchKernels>> kernels_;
     const StageKernel *embed_ = nullptr, *head_norm_ = nullptr;
-    const StageKernel* head_[product_tilings] = {};
+    const StageKernel* head_[product_variants] = {};
     Workspace workspace_;
     PrefillBuffers buffers_;
 };

@@ -34,6 +34,7 @@ struct NormArgs {
 struct ProductArgs {
     const unsigned char* tiles;        ///< [experts][row tiles][column tiles]
     unsigned long long expert_bytes;   ///< from one expert's tiles to the next's
+    const unsigned char* row_units;    ///< [experts][row tiles][16], of scaled formats (warpgroup_tile.cuh)
     const unsigned short* x;           ///< operand buffer
     unsigned long long x_plane;        ///< elements from one plane to the next
     const int* x_rows;                 ///< the row of X for each row of the product; null: the same

@@ -36,9 +36,9 @@ struct Tiling {
         return activation_bytes(planes) + block_row_tiles() * column_warps * tile_bytes;
     }
     /// Steps held at once: at most 4, and no more than every supported device has shared memory for (99 KiB
-    /// a block); a tiling with one block a multiprocessor is for devices that have twice that.
+    /// a block).
     GG_HD constexpr int stages(int tile_bytes, int planes) const {
-        const int fit = (blocks == 1 ? 2 : 1) * 101376 / stage_bytes(tile_bytes, planes);
+        const int fit = 101376 / stage_bytes(tile_bytes, planes);
         return fit < 4 ? fit : 4;
     }
     GG_HD constexpr int shared_bytes(int tile_bytes, int planes) const {
@@ -48,13 +48,44 @@ struct Tiling {
 
 /// The tilings that a product is compiled for, by the rows and tokens of a block.
 inline constexpr Tiling tilings[] = {
-    {1, 2, 2, 1, 4, 2},   // 32 x 16
-    {1, 4, 2, 1, 4, 2},   // 32 x 32
-    {2, 4, 2, 2, 2, 2},   // 64 x 64
-    {2, 8, 4, 2, 1, 2},   // 128 x 128
-    {2, 16, 4, 2, 1, 1},  // 128 x 256
-    {4, 8, 4, 2, 1, 1},   // 256 x 128
+    {1, 2, 2, 1, 4, 2},  // 32 x 16
+    {1, 4, 2, 1, 4, 2},  // 32 x 32
+    {2, 4, 2, 2, 2, 2},  // 64 x 64
+    {2, 8, 4, 2, 1, 2},  // 128 x 128
 };
+
+/// How a product of warpgroups is divided (product_warpgroup.cuh): blocks of two warpgroups, each of `parts`
+/// x 64 weight rows, and of 128 tokens.
+inline constexpr int warpgroup_threads = 256, warpgroup_tokens = 128;
+struct WarpgroupTiling {
+    int parts;
+    int blocks;  ///< that a multiprocessor should hold
+
+    static constexpr int activation_bytes = warpgroup_tokens * 128;  ///< of one step
+
+    GG_HD constexpr int block_row_tiles() const { return 8 * parts; }
+    /// Activations begin at multiples of 1024.
+    GG_HD constexpr int stage_bytes(int tile_bytes) const {
+        return (activation_bytes + block_row_tiles() * tile_bytes + 1023) / 1024 * 1024;
+    }
+    GG_HD constexpr int stages(int tile_bytes) const {
+        const int fit = (227 / blocks - 2) * 1024 / stage_bytes(tile_bytes);
+        return fit < 8 ? fit : 8;
+    }
+    GG_HD constexpr int shared_bytes(int tile_bytes) const {
+        return stages(tile_bytes) * stage_bytes(tile_bytes) + 1024;
+    }
+};
+inline constexpr WarpgroupTiling warpgroup_tilings[] = {
+    {1, 2},  // 128 x 128
+    {2, 1},  // 256 x 128
+};
+GG_HD constexpr LaunchShape warpgroup_launch(const WarpgroupTiling& tiling, int tile_bytes, int row_tiles,
+                                             int rows, int experts) {
+    const int tiles = tiling.block_row_tiles();
+    return {(row_tiles + tiles - 1) / tiles, (rows + warpgroup_tokens - 1) / warpgroup_tokens + experts,
+            warpgroup_threads, tiling.shared_bytes(tile_bytes)};
+}
 
 /// The launch of a product. `row_tiles` is what its epilogue covers; `rows` counts those of all experts, and
 /// `experts` is 0 if the product is not grouped.
@@ -65,13 +96,37 @@ GG_HD constexpr LaunchShape product_launch(const Tiling& tiling, int tile_bytes,
             tiling.shared_bytes(tile_bytes, planes)};
 }
 
-/// Which of `tilings` serves a product best: blocks of about as many tokens as there are, and of 128 rows
-/// only if enough blocks remain.
-GG_HD constexpr int choose_tiling(int row_tiles, int rows, int experts, int multiprocessors) {
+/// A product is compiled in each of `tilings` and, where there are products of warpgroups, in each of
+/// `warpgroup_tilings`, which are counted on.
+inline constexpr int product_tilings = 4, warpgroup_products = 2,
+                     product_variants = product_tilings + warpgroup_products;
+static_assert(sizeof(tilings) / sizeof(tilings[0]) == product_tilings);
+static_assert(sizeof(warpgroup_tilings) / sizeof(warpgroup_tilings[0]) == warpgroup_products);
+
+GG_HOST constexpr LaunchShape variant_launch(int variant, int tile_bytes, int planes, int row_tiles, int rows,
+                                             int experts) {
+    return variant < product_tilings
+               ? product_launch(tilings[variant], tile_bytes, planes, row_tiles, rows, experts)
+               : warpgroup_launch(warpgroup_tilings[variant - product_tilings], tile_bytes, row_tiles, rows,
+                                  experts);
+}
+
+/// Which variant serves a product best: blocks of about as many tokens as there are, and of 128 rows only if
+/// enough blocks remain. `warpgroups`: whether there are products of them for the format. Theirs pay from 17
+/// tokens an expert and half a block a multiprocessor on (docs/prefill.md), blocks of 256 rows if those fill
+/// the device twice, or once where blocks of 128 rows would not.
+GG_HD constexpr int choose_product(int row_tiles, int rows, int experts, int multiprocessors,
+                                   bool warpgroups) {
     const int tokens = experts > 0 ? (rows + experts - 1) / experts : rows;
+    const int columns = (tokens + 127) / 128 * (experts > 0 ? experts : 1);
+    const int blocks = (row_tiles + 7) / 8 * columns, large = (row_tiles + 15) / 16 * columns;
+    if (warpgroups && tokens > 16 && 2 * blocks > multiprocessors) {
+        const bool wide =
+            large >= 2 * multiprocessors || (blocks > multiprocessors && large <= multiprocessors);
+        return product_tilings + (wide ? 1 : 0);
+    }
     if (tokens <= 16) return 0;
     if (tokens <= 32) return 1;
-    const int blocks = (row_tiles + 7) / 8 * ((tokens + 127) / 128) * (experts > 0 ? experts : 1);
     return tokens <= 64 || blocks < multiprocessors ? 2 : 3;
 }
 

@@ -119,6 +119,23 @@ GG_HD GG_INLINE void store_words(unsigned char* at, unsigned a, unsigned b, unsi
     *reinterpret_cast<Words*>(at) = Words{{a, b, c, d}};
 }
 
+/// Makes a byte at least `value`. On the device other threads may raise its neighbours at the same time.
+GG_HD GG_INLINE void raise(unsigned char* at, unsigned value) {
+#if defined(__CUDA_ARCH__)
+    const Size address = reinterpret_cast<Size>(at);
+    unsigned* const word = reinterpret_cast<unsigned*>(address & ~Size{3});
+    const int shift = static_cast<int>(address & 3) * 8;
+    unsigned seen = *reinterpret_cast<volatile unsigned*>(word);
+    while ((seen >> shift & 0xFFu) < value) {
+        const unsigned before = seen;
+        seen = atomicCAS(word, before, (before & ~(0xFFu << shift)) | value << shift);
+        if (seen == before) break;
+    }
+#else
+    *at = static_cast<unsigned char>(value > *at ? value : *at);
+#endif
+}
+
 /// What a tile of 16-bit floats is made of.
 struct SixteenBitEncoder {
     static constexpr unsigned empty = 0;
@@ -131,10 +148,13 @@ struct SixteenBitEncoder {
         }
     }
     GG_HD GG_INLINE static void store_scale(unsigned char*, int, int, unsigned) {}
+    GG_HD GG_INLINE static int unit(unsigned) {
+        return 0;
+    }
 };
 
 /// How a target format encodes 32 elements and stores a lane's part of a tile. `empty` is the code of two
-/// elements of padding.
+/// elements of padding; `unit` what a scale counts as among the scales of its row (warpgroup_tile.cuh).
 template <class Target>
 struct TileEncoder;
 
@@ -205,6 +225,9 @@ struct TileEncoder<format::Q8_0> {
         *reinterpret_cast<unsigned short*>(tile + 1024 + 8 * (row % 8) + 4 * block + 2 * (row / 8)) =
             static_cast<unsigned short>(scale);
     }
+    GG_HD GG_INLINE static unsigned unit(unsigned scale) {
+        return float_bits(format::half_to_float(scale)) >> 23 & 0xFFu;
+    }
 
   private:
     GG_HD GG_INLINE static unsigned code(float value, float d) {
@@ -240,6 +263,9 @@ struct TileEncoder<format::MXFP4> {
     }
     GG_HD GG_INLINE static void store_scale(unsigned char* tile, int row, int block, unsigned scale) {
         tile[512 + 4 * (row % 8) + 2 * block + row / 8] = static_cast<unsigned char>(scale);
+    }
+    GG_HD GG_INLINE static int unit(unsigned scale) {
+        return static_cast<int>(scale);
     }
 
   private:
@@ -293,6 +319,10 @@ struct Repack {
             codes.at[lane / 2][4 * (lane % 2) + i] = detail::Words{
                 {chunk.pairs[4 * i], chunk.pairs[4 * i + 1], chunk.pairs[4 * i + 2], chunk.pairs[4 * i + 3]}};
         Encoder::store_scale(out, lane / 2, lane % 2, chunk.scale);
+        if (args.row_units)
+            detail::raise(
+                args.row_units + tile / static_cast<Size>(repack_column_tiles(args)) * tile_rows + lane / 2,
+                Encoder::unit(chunk.scale));
         return chunk.faults;
     }
 

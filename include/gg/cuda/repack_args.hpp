@@ -22,6 +22,8 @@ struct RepackArgs {
     RepackSource sources[2];  ///< the second only if interleaved
     unsigned char* tiles;     ///< aligned to 16 bytes
     int* faults;              ///< [sources], counts of what the format cannot hold; added to
+    unsigned char*
+        row_units;  ///< [matrices][row tiles][16], raised to each row's unit (repack.cuh); null: none
     int matrices;
     int rows;  ///< of one matrix of one source
     int columns;

@@ -108,7 +108,8 @@ std::vector<KernelUnit> kernel_units(const Dims& dims, const ModelFormats& forma
     for (const std::vector<BranchFormats>& layer : formats.layers) {
         std::size_t i = 0;
         for_each_branch<Layer>([&](auto r, auto b) {
-            const BranchSpecs specs = branch_specs<Layer, decltype(r)::value, decltype(b)::value>(layer[i++]);
+            const BranchSpecs specs =
+                branch_specs<Layer, decltype(r)::value, decltype(b)::value>(layer[i++], target.architecture);
             for (int v = 0; v < decode_variants; ++v) {
                 for (const KernelSpec* spec :
                      {&specs.decode[v].first, &specs.decode[v].mix, &specs.decode[v].second})
@@ -120,13 +121,13 @@ std::vector<KernelUnit> kernel_units(const Dims& dims, const ModelFormats& forma
             for (const KernelSpec* spec :
                  {&specs.norm, &specs.append, &specs.attention, &specs.router, &specs.sort, &specs.combine})
                 add(*spec);
-            for (int t = 0; t < product_tilings; ++t) {
-                add(specs.first[t]);
-                add(specs.second[t]);
+            for (int v = 0; v < product_variants; ++v) {
+                add(specs.first[v]);
+                add(specs.second[v]);
             }
         });
     }
-    const EndSpecs ends = end_specs(formats);
+    const EndSpecs ends = end_specs(formats, target.architecture);
     for (const KernelSpec& spec : ends.head) add(spec);
     for (const KernelSpec& spec : ends.product) add(spec);
     add(ends.embed);

@@ -66,9 +66,19 @@ struct TileGeometry {
     static constexpr int interleaved_rows(int n) {
         return (n + tile_rows / 2 - 1) / (tile_rows / 2) * tile_rows;
     }
+    /// Bytes of the units of a matrix's rows, which lie behind the tiles of all its group
+    /// (warpgroup_tile.cuh).
+    static constexpr std::uint64_t unit_bytes(DType type, int row_count) {
+        const bool scaled = type == DType::mxfp4 || type == DType::q8_0;
+        return scaled ? static_cast<std::uint64_t>(padded_rows(row_count)) : 0;
+    }
     static constexpr std::uint64_t bytes(DType type, int row_count, int column_count) {
         return static_cast<std::uint64_t>(row_tiles(row_count)) *
                static_cast<std::uint64_t>(column_tiles(column_count)) * tile_bytes(type);
+    }
+    /// Tiles and units.
+    static constexpr std::uint64_t whole_bytes(DType type, int row_count, int column_count) {
+        return bytes(type, row_count, column_count) + unit_bytes(type, row_count);
     }
 };
 
@@ -178,13 +188,13 @@ inline std::uint64_t device_bytes(MatrixUse use, std::span<const host::Matrices>
         else if (use == MatrixUse::floats)
             bytes += rows * static_cast<std::uint64_t>(matrix.columns) * sizeof(float);
         else if (use == MatrixUse::tiles)
-            bytes +=
-                static_cast<std::uint64_t>(count) * TileGeometry::bytes(type, matrix.rows, matrix.columns);
+            bytes += static_cast<std::uint64_t>(count) *
+                     TileGeometry::whole_bytes(type, matrix.rows, matrix.columns);
     }
     if (use == MatrixUse::interleaved)
         bytes = static_cast<std::uint64_t>(group[0].count) *
-                TileGeometry::bytes(type, TileGeometry::interleaved_rows(group[0].first.rows),
-                                    group[0].first.columns);
+                TileGeometry::whole_bytes(type, TileGeometry::interleaved_rows(group[0].first.rows),
+                                          group[0].first.columns);
     return bytes;
 }
 

@@ -59,7 +59,7 @@ class WeightLoader {
     TileMatrix load(const host::Matrices& matrices) {
         TileMatrix out = allocate_tiles(device_type(matrices.first.type), matrices.first.rows,
                                         matrices.first.columns, matrices.count);
-        repack({&matrices, 1}, out.type, tiles(out));
+        repack({&matrices, 1}, out.type, tiles(out), units(out));
         return out;
     }
 
@@ -73,10 +73,12 @@ class WeightLoader {
         }
         TileMatrix out = allocate_tiles(shared_device_type(types), rows, parts[0].columns, 1);
         unsigned char* at = tiles(out);
+        unsigned char* row_units = units(out);
         for (const host::Matrix& part : parts) {
             const host::Matrices single = detail::one(part);
-            repack({&single, 1}, out.type, at);
+            repack({&single, 1}, out.type, at, row_units);
             at += TileGeometry::bytes(out.type, part.rows, part.columns);
+            if (row_units) row_units += TileGeometry::padded_rows(part.rows);
         }
         return out;
     }
@@ -93,7 +95,7 @@ class WeightLoader {
             allocate_tiles(shared_device_type({gate.first.type, up.first.type}),
                            TileGeometry::interleaved_rows(gate.first.rows), gate.first.columns, gate.count);
         const host::Matrices sources[] = {gate, up};
-        repack(sources, out.type, tiles(out));
+        repack(sources, out.type, tiles(out), units(out));
         return out;
     }
 
@@ -125,29 +127,34 @@ class WeightLoader {
     static unsigned char* tiles(const TileMatrix& matrix) {
         return const_cast<unsigned char*>(matrix.tiles);  // what allocate_ gave
     }
-
-    TileMatrix allocate_tiles(DType type, int rows, int columns, int count) {
-        const std::uint64_t bytes = TileGeometry::bytes(type, rows, columns);
-        return {allocate_(bytes * static_cast<std::uint64_t>(count)),
-                type,
-                TileGeometry::padded_rows(rows),
-                columns,
-                bytes,
-                count};
+    static unsigned char* units(const TileMatrix& matrix) {
+        return const_cast<unsigned char*>(matrix.row_units);
     }
 
-    /// Makes tiles of one source, or of two interleaved.
-    void repack(std::span<const host::Matrices> sources, DType target, unsigned char* out) {
+    TileMatrix allocate_tiles(DType type, int rows, int columns, int count) {
+        const std::uint64_t bytes = TileGeometry::bytes(type, rows, columns),
+                            units = TileGeometry::unit_bytes(type, rows),
+                            matrices = static_cast<std::uint64_t>(count);
+        unsigned char* const tiles = allocate_((bytes + units) * matrices);
+        unsigned char* const row_units = units > 0 ? tiles + bytes * matrices : nullptr;
+        if (row_units)
+            check(cudaMemsetAsync(row_units, 0, units * matrices, stream_), "clearing units of rows");
+        return {tiles, type, TileGeometry::padded_rows(rows), columns, bytes, count, row_units};
+    }
+
+    /// Makes tiles of one source, or of two interleaved, and the units of their rows.
+    void repack(std::span<const host::Matrices> sources, DType target, unsigned char* out,
+                unsigned char* row_units) {
         const host::Matrix& first = sources[0].first;
         const bool interleaved = sources.size() == 2;
         std::size_t row_bytes = 0;  // of one row of each source
         for (const host::Matrices& source : sources) row_bytes += source.first.row_bytes;
-        const std::size_t tile_rows = static_cast<std::size_t>(repack_tile_rows(interleaved));
+        const std::size_t source_rows = static_cast<std::size_t>(repack_tile_rows(interleaved));  // in a tile
         const std::size_t rows = static_cast<std::size_t>(first.rows);
         const std::size_t fitting = device_.bytes() / row_bytes;
         const std::size_t whole = fitting / rows;  // matrices in a piece
-        const std::size_t step = whole > 0 ? rows : fitting / tile_rows * tile_rows;
-        require_piece(step, first, std::to_string(tile_rows) + " rows");
+        const std::size_t step = whole > 0 ? rows : fitting / source_rows * source_rows;
+        require_piece(step, first, std::to_string(source_rows) + " rows");
 
         RepackArgs args{};
         args.faults = take_counters(sources, target);
@@ -160,8 +167,10 @@ class WeightLoader {
                 args.matrices = static_cast<int>(n);
                 args.rows = static_cast<int>(std::min(step, rows - row));
                 args.tiles = out;
+                args.row_units = row_units;
                 make_tiles(sources, matrix * rows + row, target, args);
                 out += repack_tiles(args) * TileGeometry::tile_bytes(target);
+                if (row_units) row_units += args.matrices * repack_row_tiles(args) * tile_rows;
             }
         }
     }

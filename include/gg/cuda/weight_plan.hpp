@@ -28,6 +28,8 @@ struct TileMatrix {
     int columns = 0;
     std::uint64_t bytes_per_matrix = 0;
     int count = 0;
+    /// [count][rows]: units of rows (warpgroup_tile.cuh); null for formats without scales.
+    const unsigned char* row_units = nullptr;
 };
 
 /// A matrix as it lies in the file, in device memory.
