@@ -1,9 +1,9 @@
 // Products of many rows on sm_90a: as product.cuh, but weights are decoded into the registers of a warpgroup
 // (warpgroup_tile.cuh), whose products run in the background while the next weights are decoded.
 //
-// A block has two warpgroups, each with parts x 64 weight rows (WarpgroupTiling), and 128 tokens; a step is 64
-// columns. Of 32 columns a lane's operands are 8t to 8t + 7 in a tile, but 2t, 2t + 1, 2t + 8 and 2t + 9 of
-// each 16 in a warpgroup's product. So tokens are copied with the 16 words of 32 columns transposed, word
+// A block has two warpgroups, each with parts x 64 weight rows (WarpgroupTiling), and 128 tokens; a step is
+// 64 columns. Of 32 columns a lane's operands are 8t to 8t + 7 in a tile, but 2t, 2t + 1, 2t + 8 and 2t + 9
+// of each 16 in a warpgroup's product. So tokens are copied with the 16 words of 32 columns transposed, word
 // 4t + q to place 4q + t, 4 bytes at a time; that costs nothing (docs/prefill.md).
 //
 // Bytes moved, from the second-level cache: the tiles once for each 128 rows of X, X once for each block of
