@@ -22,12 +22,12 @@ struct RepackArgs {
     RepackSource sources[2];  ///< the second only if interleaved
     unsigned char* tiles;     ///< aligned to 16 bytes
     int* faults;              ///< [sources], counts of what the format cannot hold; added to
-    unsigned char*
-        row_units;  ///< [matrices][row tiles][16], raised to each row's unit (repack.cuh); null: none
     int matrices;
     int rows;  ///< of one matrix of one source
     int columns;
     bool interleaved;
+    /// [matrices][row tiles][16], zero before: each row's unit (warpgroup_tile.cuh); null: none.
+    unsigned char* row_units = nullptr;
 };
 
 inline constexpr int repack_threads = 128;
