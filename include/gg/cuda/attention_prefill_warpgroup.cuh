@@ -29,8 +29,6 @@ template <class Dims, class Block, class Operand,
 struct WarpgroupPrefillAttention {
     using Args = PrefillAttentionArgs<typename Block::template Weights<CudaStore>>;
 
-    GG_HD static constexpr bool supports(int head_dim) { return warpgroup_prefill_supports(head_dim); }
-
     static constexpr int head_dim = Dims::head_dim, group = Dims::heads / Dims::kv_heads;
     static_assert(warpgroup_prefill_supports(head_dim) && head_stride(head_dim) == head_dim);
     static constexpr int warpgroups = shape.warpgroups, keys = shape.keys, stages = shape.stages;

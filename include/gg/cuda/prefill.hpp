@@ -1,6 +1,7 @@
-// Many rows of one sequence through all layers: products by product.cuh, attention tile by tile, experts
-// sorted. Nothing is allocated or synchronised while a step is enqueued. A layer with a window appends and
-// attends in parts of at most cuda_prefill_chunk rows, as many as its ring holds beside the window.
+// Many rows of one sequence through all layers: products by product_variant.cuh, attention tile by tile,
+// experts sorted. Nothing is allocated or synchronised while a step is enqueued. A layer with a window
+// appends and attends in parts of at most cuda_prefill_chunk rows, as many as its ring holds beside the
+// window.
 //
 // The residual stream is x [rows][hidden] in float32; output and down products add to it. A residual with two
 // branches norms x for both before either adds.
@@ -110,9 +111,9 @@ class PrefillStep {
                                   &kernels[specs.router],
                                   &kernels[specs.sort],
                                   &kernels[specs.combine]};
-                for (int t = 0; t < product_variants; ++t) {
-                    out.first[t] = &kernels[specs.first[t]];
-                    out.second[t] = &kernels[specs.second[t]];
+                for (int v = 0; v < product_variants; ++v) {
+                    out.first[v] = &kernels[specs.first[v]];
+                    out.second[v] = &kernels[specs.second[v]];
                 }
                 list.push_back(out);
             });
@@ -120,7 +121,7 @@ class PrefillStep {
         const EndSpecs ends = end_specs(parts_.formats, parts_.target.architecture);
         embed_ = &kernels[ends.embed];
         head_norm_ = &kernels[ends.norm];
-        for (int t = 0; t < product_variants; ++t) head_[t] = &kernels[ends.product[t]];
+        for (int v = 0; v < product_variants; ++v) head_[v] = &kernels[ends.product[v]];
     }
 
     void embed(cudaStream_t stream, const PrefillRows& rows) const {

@@ -148,7 +148,7 @@ struct SixteenBitEncoder {
         }
     }
     GG_HD GG_INLINE static void store_scale(unsigned char*, int, int, unsigned) {}
-    GG_HD GG_INLINE static int unit(unsigned) {
+    GG_HD GG_INLINE static unsigned unit(unsigned) {
         return 0;
     }
 };
@@ -264,8 +264,8 @@ struct TileEncoder<format::MXFP4> {
     GG_HD GG_INLINE static void store_scale(unsigned char* tile, int row, int block, unsigned scale) {
         tile[512 + 4 * (row % 8) + 2 * block + row / 8] = static_cast<unsigned char>(scale);
     }
-    GG_HD GG_INLINE static int unit(unsigned scale) {
-        return static_cast<int>(scale);
+    GG_HD GG_INLINE static unsigned unit(unsigned scale) {
+        return scale;
     }
 
   private:

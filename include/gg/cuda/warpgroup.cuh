@@ -54,6 +54,13 @@ GG_DEVICE void warpgroup_registers() {
 #define GG_SUMS4(c, i) "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
 #define GG_SUMS16(c, i) GG_SUMS4(c, i), GG_SUMS4(c, i + 1), GG_SUMS4(c, i + 2), GG_SUMS4(c, i + 3)
 
+#define GG_FIRST_32                                                               \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, " \
+    "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define GG_SECOND_32                                                                        \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, " \
+    "%49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+
 /// The compiler sees these registers written here: what uses them stays behind the wait before.
 template <int groups>
 GG_DEVICE void warpgroup_settle(float (&c)[groups][4]) {
@@ -66,8 +73,8 @@ template <bool accumulate, bool transposed = false>
 GG_DEVICE void warpgroup_multiply(float (&c)[8][4], const unsigned (&a)[4], Size b) {
     asm volatile(
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "{" GG_FIRST_32
+        "}, "
         "{%32, %33, %34, %35}, %36, %37, 1, 1, %38;"
         : GG_SUMS16(c, 0), GG_SUMS16(c, 4)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(int(accumulate)), "n"(int(transposed)));
@@ -76,10 +83,8 @@ template <bool accumulate, bool transposed = false>
 GG_DEVICE void warpgroup_multiply(float (&c)[16][4], const unsigned (&a)[4], Size b) {
     asm volatile(
         "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{" GG_FIRST_32 ", " GG_SECOND_32
+        "}, "
         "{%64, %65, %66, %67}, %68, %69, 1, 1, %70;"
         : GG_SUMS16(c, 0), GG_SUMS16(c, 4), GG_SUMS16(c, 8), GG_SUMS16(c, 12)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(int(accumulate)), "n"(int(transposed)));
@@ -89,8 +94,8 @@ template <bool accumulate, bool transposed = false>
 GG_DEVICE void warpgroup_multiply(float (&c)[8][4], Size a, Size b) {
     asm volatile(
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "{" GG_FIRST_32
+        "}, "
         "%32, %33, %34, 1, 1, 0, %35;"
         : GG_SUMS16(c, 0), GG_SUMS16(c, 4)
         : "l"(a), "l"(b), "n"(int(accumulate)), "n"(int(transposed)));
@@ -99,10 +104,8 @@ template <bool accumulate, bool transposed = false>
 GG_DEVICE void warpgroup_multiply(float (&c)[16][4], Size a, Size b) {
     asm volatile(
         "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{" GG_FIRST_32 ", " GG_SECOND_32
+        "}, "
         "%64, %65, %66, 1, 1, 0, %67;"
         : GG_SUMS16(c, 0), GG_SUMS16(c, 4), GG_SUMS16(c, 8), GG_SUMS16(c, 12)
         : "l"(a), "l"(b), "n"(int(accumulate)), "n"(int(transposed)));
@@ -110,5 +113,7 @@ GG_DEVICE void warpgroup_multiply(float (&c)[16][4], Size a, Size b) {
 
 #undef GG_SUMS16
 #undef GG_SUMS4
+#undef GG_FIRST_32
+#undef GG_SECOND_32
 
 }  // namespace gg::cuda
