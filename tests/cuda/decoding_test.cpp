@@ -305,7 +305,7 @@ TEST_CASE("a fork that cannot be is refused") {
     CHECK(session->fork(3000, 3000)->position() == 3000);
 }
 
-TEST_CASE("sessions that come and go leave the GPU's memory where it was") {
+TEST_CASE("sessions that come and go leave the GPU's memory where it was", "[alone]") {
     GG_NEED_GPU();
     const Subject subject(demo("demo-gpt2"));
     const auto free_bytes = [] {
@@ -327,7 +327,7 @@ TEST_CASE("sessions that come and go leave the GPU's memory where it was") {
     CHECK(free_bytes() == before);
 }
 
-TEST_CASE("a session that does not fit into the GPU's memory leaves the others alone") {
+TEST_CASE("a session that does not fit into the GPU's memory leaves the others alone", "[alone]") {
     GG_NEED_GPU();
     const Subject subject(golden_model("gpt-oss-long"));
     const auto session = start(subject, greedy, 0, 4200);

@@ -394,7 +394,7 @@ TEST_CASE("steps become shorter where more sessions would not fit") {
     CHECK(subject.model->chunk() == steps[0]);
 }
 
-TEST_CASE("a session takes the GPU memory that was foretold") {
+TEST_CASE("a session takes the GPU memory that was foretold", "[alone]") {
     GG_NEED_GPU();
     struct Case {
         const char* name;

@@ -378,7 +378,7 @@ TEST_CASE("one allocation is given out in pieces of 256 bytes") {
     CHECK_THROWS_AS(arena.take(1), gg::Error);
 }
 
-TEST_CASE("device memory that is not there is refused with the numbers", "[failing-call]") {
+TEST_CASE("device memory that is not there is refused with the numbers") {
     GG_NEED_GPU();
     try {
         const DeviceBuffer<unsigned char> impossible(std::size_t{1} << 50, "the weights");

@@ -82,9 +82,9 @@ class Route {
         }
     }
 
-    /// One warp: the `used` largest logits of a row, ties to the lower index, NaN after every number. Leaves
-    /// logits where weights will be. `scale` is the norm's factor.
-    GG_DEVICE void select(int row, float scale, const float* partial, Chosen& choice) const {
+    /// One warp: the experts of a row's `used` largest logits, ties to the lower index, NaN after every
+    /// number. Keeps the logits for weigh(). `scale` is the norm's factor.
+    GG_DEVICE void select(int row, float scale, const float* partial, Chosen& choice) {
         unsigned keys[lane_experts];  // larger ones come first; 1: NaN, 0: none
 #pragma unroll
         for (int j = 0; j < lane_experts; ++j) {
@@ -110,23 +110,21 @@ class Route {
 #pragma unroll
             for (int j = 0; j < lane_experts; ++j)
                 if (expert == static_cast<unsigned>(lane_ + j * warp_size)) keys[j] = 0;
-            const float logit = largest == 1 ? quiet_nan() : text::key_logit(Size(largest) << 32);
-            if (lane_ == 0) choose(choice, row, rank, static_cast<int>(expert), logit);
+            picked_[rank] = largest == 1 ? quiet_nan() : text::key_logit(Size(largest) << 32);
+            if (lane_ == 0) choose(choice, row, rank, static_cast<int>(expert));
         }
     }
 
-    /// One warp: the logits of the row's experts become weights, softmax over those alone, summed in rank
-    /// order.
+    /// The warp that selected a row, before it selects another: the weights of the row's experts, softmax
+    /// over their logits alone, summed in rank order.
     GG_DEVICE void weigh(int row, Chosen& choice) const {
-        __syncwarp();
         float weights[used], total = 0.0f;
 #pragma unroll
         for (int rank = 0; rank < used; ++rank) {
-            weights[rank] = exp(choice.weight[row][rank] - choice.weight[row][0]);
+            weights[rank] = exp(picked_[rank] - picked_[0]);
             total += weights[rank];
         }
         const float factor = 1.0f / total;
-        __syncwarp();
         if (lane_ == 0)
 #pragma unroll
             for (int rank = 0; rank < used; ++rank) choice.weight[row][rank] = weights[rank] * factor;
@@ -164,10 +162,10 @@ class Route {
   private:
     int lane_;
     float bias_[lane_experts];
+    float picked_[used];  ///< logits of the row selected last, in every lane
 
-    GG_DEVICE static void choose(Chosen& choice, int row, int rank, int expert, float logit) {
+    GG_DEVICE static void choose(Chosen& choice, int row, int rank, int expert) {
         choice.expert[row][rank] = expert;
-        choice.weight[row][rank] = logit;
         if constexpr (rows == 1) {
             choice.listed[rank] = expert;
             choice.rank[0][rank] = rank;

@@ -50,6 +50,7 @@ GG_DEVICE void run_stage([[maybe_unused]] unsigned number, const typename Stage:
     Stamp stamp = {gg_stamp_log.unit * stamped_kernels + number,
                    blockIdx.x + gridDim.x * blockIdx.y,
                    multiprocessor(),
+                   0,
                    begin,
                    end,
                    {}};

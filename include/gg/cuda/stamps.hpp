@@ -18,7 +18,7 @@ enum Moment { waited, ready, fetched, multiplied, together, stored, moments };
 struct Stamp {
     unsigned kernel;  ///< StampLog::unit * stamped_kernels + its place in the unit
     unsigned block;
-    unsigned multiprocessor;
+    unsigned multiprocessor, padding;  ///< 0: stamps are copied whole, and all of them has been written
     unsigned long long begin, end;
     unsigned long long at[moments];  ///< when its first thread was there; 0: never
 };

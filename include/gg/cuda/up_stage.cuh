@@ -92,7 +92,7 @@ struct UpStage {
         const Stream stream{args.tiles, args.expert_bytes, &choice};
         typename Product::template Feed<Stream> feed(product, product_shared, stream);
         Prologue norm(args.norm);
-        const Router router(args.router_bias);
+        Router router(args.router_bias);
         wait_for_previous();
         auto* x = reinterpret_cast<unsigned short*>(Product::activations(shared));
         const Routing<Router> routing{args, router, reinterpret_cast<float*>(Shape::table(shared)), choice};
@@ -115,7 +115,7 @@ struct UpStage {
     template <class Router>
     struct Routing {
         const Args& args;
-        const Router& router;
+        Router& router;
         float* partial;
         Chosen& choice;
 
