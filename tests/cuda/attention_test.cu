@@ -385,13 +385,6 @@ struct ByWarpgroups {
     }
 };
 
-bool device_has_warpgroups() {
-    int device = 0, major = 0;
-    REQUIRE(cudaGetDevice(&device) == cudaSuccess);
-    REQUIRE(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess);
-    return major == 9;
-}
-
 /// The operand of a kernel of prefill for rows [first, first + rows) of `queries`.
 template <class Kernel, class Dims, class Block, class Operand>
 Bits prefill(const Fixture<Dims, Block>& fixture, const Sequence<Dims>& sequence, int first, int rows,
@@ -459,7 +452,7 @@ template <class Dims, class Block, class Operand>
 void check_prefill(int capacity, int window, int first, int rows) {
     check_prefill_by<ByWarps, Dims, Block, Operand>(capacity, window, first, rows);
     if constexpr (cuda::warpgroup_prefill_supports(Dims::head_dim))
-        if (device_has_warpgroups())
+        if (cuda_test::runs_warpgroups())
             check_prefill_by<ByWarpgroups, Dims, Block, Operand>(capacity, window, first, rows);
 }
 
@@ -704,7 +697,7 @@ TEST_CASE("PrefillAttention gives the same bits in any chunks, and every time") 
         check_prefill_chunks<ByWarps>();
     }
     SECTION("warpgroups") {
-        if (!device_has_warpgroups()) GG_SKIP("warpgroups multiply on compute capability 9.0 only");
+        if (!cuda_test::runs_warpgroups()) GG_SKIP("no products of warpgroups: they need code for sm_90a");
         check_prefill_chunks<ByWarpgroups>();
     }
 }

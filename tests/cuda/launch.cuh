@@ -3,6 +3,7 @@
 
 #include "cuda/device.hpp"
 #include "gg/cuda/launch.hpp"
+#include "gg/cuda/warpgroup.cuh"
 
 namespace cuda_test {
 
@@ -28,6 +29,22 @@ cudaFuncAttributes attributes_of() {
 template <class Stage>
 void check_shared_memory(int budget) {
     CHECK(static_cast<int>(attributes_of<Stage>().sharedSizeBytes) + Stage::plan.shared_bytes <= budget);
+}
+
+/// Says whether the code that the GPU at hand runs was compiled with products of warpgroups.
+struct WarpgroupProbe {
+    struct Args {
+        int* found;
+    };
+    static constexpr int threads = 1, shared_bytes = 0;
+    __device__ static void run(const Args& args) { *args.found = gg::cuda::has_warpgroups; }
+};
+
+/// Whether stages of warpgroups do anything here: not on other chips, and not in code for older ones.
+inline bool runs_warpgroups() {
+    const DeviceArray<int> found(std::vector<int>{0});
+    launch_and_wait<WarpgroupProbe>(1, {found.data()});
+    return found.read()[0] != 0;
 }
 
 }  // namespace cuda_test

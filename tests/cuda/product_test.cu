@@ -99,11 +99,6 @@ cuda::LaunchShape shape_of(int variant, int row_tiles, int rows, int experts) {
                                 experts);
 }
 
-/// Whether the GPU has products of warpgroups: those of other chips do nothing.
-bool has_warpgroups() {
-    int major = 0;
-    return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess && major == 9;
-}
 template <class Format>
 constexpr int variants =
     cuda::Tile<Format>::Operand::planes == 1 ? cuda::product_variants : cuda::product_tilings;
@@ -142,7 +137,7 @@ void check_dense(const std::vector<int>& row_counts) {
         const DeviceArray<unsigned short> device_x(part);
         for_each_index<variants<Format>>([&](auto index) {
             constexpr int tiling = decltype(index)::value;
-            if (tiling >= cuda::product_tilings && !has_warpgroups()) return;
+            if (tiling >= cuda::product_tilings && !cuda_test::runs_warpgroups()) return;
             using Stage = cuda::ProductVariant<Format, columns, cuda::StoreProduct<width>, tiling>;
             INFO(std::string(gg::info(format::dtype_of<Format>).name)
                  << ", K " << columns << ", M " << width << ", rows " << rows << ", tiling " << tiling);
@@ -226,7 +221,7 @@ void check_grouped(const std::vector<int>& counts, bool gathered) {
     }
     for_each_index<variants<Format>>([&](auto index) {
         constexpr int tiling = decltype(index)::value;
-        if (tiling >= cuda::product_tilings && !has_warpgroups()) return;
+        if (tiling >= cuda::product_tilings && !cuda_test::runs_warpgroups()) return;
         using Stage = cuda::ProductVariant<Format, columns, cuda::StoreProduct<width>, tiling>;
         INFO(std::string(gg::info(format::dtype_of<Format>).name)
              << ", experts " << groups.experts() << ", gathered " << gathered << ", tiling " << tiling);
@@ -389,7 +384,7 @@ TEST_CASE("activations of products become operands with zero padding") {
     check_activation<format::Q8_0, 96, gg::GeluTanh, 100, HalfOperand, 3>(131);
     check_activation<format::BF16, 96, gg::GeluTanh, 197, BfloatPairOperand, 1>(33);
     check_activation<format::F16, 96, gg::GeluTanh, 72, HalfOperand, 0>(1);
-    if (!has_warpgroups()) return;
+    if (!cuda_test::runs_warpgroups()) return;
     check_activation<format::MXFP4, 320, gg::ClampedSwiglu, 325, HalfOperand, 4>(130);
     check_activation<format::MXFP4, 320, gg::ClampedSwiglu, 325, HalfOperand, 5>(130);
     check_activation<format::Q8_0, 96, gg::GeluTanh, 100, HalfOperand, 5>(131);
@@ -446,7 +441,7 @@ TEST_CASE("products are added to the residual") {
     const DeviceArray<float> device_bias(bias);
     for_each_index<variants<format::Q8_0>>([&](auto index) {
         constexpr int tiling = decltype(index)::value;
-        if (tiling >= cuda::product_tilings && !has_warpgroups()) return;
+        if (tiling >= cuda::product_tilings && !cuda_test::runs_warpgroups()) return;
         using Stage = cuda::ProductVariant<format::Q8_0, columns, cuda::AddProduct<width>, tiling>;
         INFO("tiling " << tiling);
         const DeviceArray<float> y(before), without_bias(before);
