@@ -7,7 +7,7 @@ namespace {
 using cuda_test::ChainBits;
 using cuda_test::ChainLaunch;
 
-constexpr int runs = 10;
+const int runs = cuda_test::repeats(10, 2);
 
 /// Runs of both builds in every way, against the first run of the plain one.
 template <class Plain, class Jitter>

@@ -93,10 +93,11 @@ TEST_CASE("decode draws and appends what drawing and appending apart do") {
     GG_NEED_GPU();
     for (const std::string name : {"demo-gpt2", "demo-gpt-oss"}) {
         const Subject subject(demo(name));
+        const int many = repeats(40, 6), some = repeats(10, 3);
         for (const SamplerOptions& options : {greedy, penalised, all_ids}) {
             CAPTURE(name, options.seed);
             const auto apart = start(subject, options), together = start(subject, options);
-            CHECK(decode(*together, 40) == host_test::reply(*apart, 40));
+            CHECK(decode(*together, many) == host_test::reply(*apart, many));
             CHECK(together->position() == apart->position());
             CHECK(same_bits(Logits{logits_of(*together)}, Logits{logits_of(*apart)}));
             // A draw ahead is the next draw, whoever asks for it, and each draw is one step.
@@ -113,12 +114,12 @@ TEST_CASE("decode draws and appends what drawing and appending apart do") {
             for (gg::Session* session : {together.get(), apart.get()}) {
                 session->set_sampling(penalised, [](std::int32_t id) { return id % 2 == 0; });
             }
-            CHECK(decode(*together, 10) == host_test::reply(*apart, 10));
+            CHECK(decode(*together, some) == host_test::reply(*apart, some));
             for (gg::Session* session : {together.get(), apart.get()}) {
                 session->reset();
                 session->prefill(subject.tokens(9, 78));
             }
-            CHECK(decode(*together, 10) == host_test::reply(*apart, 10));
+            CHECK(decode(*together, some) == host_test::reply(*apart, some));
             CHECK(same_bits(Logits{logits_of(*together)}, Logits{logits_of(*apart)}));
         }
     }
@@ -129,6 +130,7 @@ TEST_CASE("decode draws and appends what drawing and appending apart do") {
 TEST_CASE("sessions decoded together write what each writes alone") {
     GG_NEED_GPU();
     int ids = 0, same = 0;
+    const int steps = repeats(60, 4);
     for (const std::string name : {"demo-gpt2", "demo-gpt-oss"}) {
         const Subject subject(demo(name));
         Logits alone_rows, together_rows;
@@ -139,12 +141,12 @@ TEST_CASE("sessions decoded together write what each writes alone") {
                 group.add(options_of(n), n);
                 again.add(options_of(n), n);
             }
-            group.steps(60);
-            again.steps(60);
+            group.steps(steps);
+            again.steps(steps);
             for (int n = 0; n < count; ++n) {
                 const auto i = static_cast<std::size_t>(n);
                 CAPTURE(name, count, n);
-                REQUIRE(group.ids[i].size() == 60);
+                REQUIRE(std::ssize(group.ids[i]) == steps);
                 CHECK(again.ids[i] == group.ids[i]);
                 const std::vector<float> together = logits_of(*group.sessions[i]);
                 CHECK(same_bits(logits_of(*again.sessions[i]), together));
@@ -323,7 +325,7 @@ TEST_CASE("sessions that come and go leave the GPU's memory where it was", "[alo
     };
     for (int i = 0; i < 3; ++i) once();
     const std::size_t before = free_bytes();
-    for (int i = 0; i < 1000; ++i) once();
+    for (int i = 0; i < repeats(1000, 10); ++i) once();
     CHECK(free_bytes() == before);
 }
 

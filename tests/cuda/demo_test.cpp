@@ -18,7 +18,7 @@ namespace {
 
 /// Log-probabilities closer than this may come in either order on a GPU.
 constexpr double decided = 0.02;
-constexpr int reply_tokens = 200;
+const int reply_tokens = repeats(200, 5);
 
 using Tokens = std::vector<std::int32_t>;
 

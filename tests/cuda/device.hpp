@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <cstdlib>
 #include <vector>
 
 #include "catch.hpp"
@@ -16,6 +17,13 @@ namespace cuda_test {
         int devices = 0;                                                                            \
         if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GG_SKIP("no CUDA device"); \
     } while (false)
+
+/// How often a test repeats itself, or over how many tokens: `brief` where GG_TEST_BRIEF is set, for tools
+/// under which a kernel takes a thousand times as long (tests/tools/sanitize.py).
+inline int repeats(int full, int brief) {
+    static const bool is_brief = std::getenv("GG_TEST_BRIEF") != nullptr;
+    return is_brief ? brief : full;
+}
 
 /// Device memory that begins as a copy of host values.
 template <class T>

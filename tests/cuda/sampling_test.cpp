@@ -103,13 +103,13 @@ TEST_CASE("a session on a GPU draws what the sampler draws from its logits") {
         const auto tokens = subject.tokens(26);
         for (const auto piece : pieces_of(tokens, {20, 5, 1})) pair.append(piece);
         CAPTURE(test.name);
-        pair.steps(200);
+        pair.steps(repeats(200, 6));
         const std::vector<std::int32_t> drawn = pair.drawn();
         if (test.sampleable) CHECK(std::all_of(drawn.begin(), drawn.end(), is_third));
         // Reset forgets the tokens and the steps, not the options.
         pair.reset();
         for (const auto piece : pieces_of(tokens, {20, 5, 1})) pair.append(piece);
-        pair.steps(40);
+        pair.steps(repeats(40, 3));
         CHECK(std::equal(pair.drawn().begin(), pair.drawn().end(), drawn.begin()));
     }
 }
@@ -122,14 +122,14 @@ TEST_CASE("options given later count all tokens and begin at the first step") {
     pair.append(std::span(tokens).first(20));
     pair.append(std::span(tokens).subspan(20, 1));
     pair.set_sampling(hot, {});
-    pair.steps(20);
+    pair.steps(repeats(20, 4));
     pair.set_sampling(greedy_with_penalty, is_third);
-    pair.steps(20);
+    pair.steps(repeats(20, 4));
     pair.append(std::span(tokens).subspan(21));  // more than the penalty's window
     pair.set_sampling({.seed = 9}, {});
-    pair.steps(20);
+    pair.steps(repeats(20, 4));
     pair.set_sampling(hot, is_third);
-    pair.steps(20);
+    pair.steps(repeats(20, 4));
     // Tokens that were scored count as well, and the last row of them is drawn from.
     const auto expected = [&] {
         gg::text::Sampler sampler(hot, subject.vocabulary());
@@ -153,12 +153,13 @@ TEST_CASE("sessions that draw in turn draw what each draws alone") {
     };
     Pair alone(subject), alone_other(subject), first(subject), second(subject);
     start(alone, hot, tokens);
-    alone.steps(60);
+    const int steps = repeats(60, 5);
+    alone.steps(steps);
     start(alone_other, {}, others);
-    alone_other.steps(60);
+    alone_other.steps(steps);
     start(first, hot, tokens);
     start(second, {}, others);
-    for (int i = 0; i < 60; ++i) {
+    for (int i = 0; i < steps; ++i) {
         first.step();
         second.step();
     }
