@@ -3,22 +3,19 @@
 //
 // The heads that share a key head are rows of one matrix Q: its row m is row m / group of the queries, head
 // m % group of the key head's `group`. A block has 64 rows of Q a warpgroup, so that few rows of queries, and
-// few keys that only some of them see, are in a block, and its keys serve all their heads. One more copies
-// the tiles of keys and values ahead to a ring of stages in shared memory; barriers there say which are full
-// and which empty. Within a warpgroup the scores of tile t are multiplied before the values of tile t - 1,
-// and both run while the weights of tile t are formed:
+// few keys that only some of them see, are in a block, and its keys serve all their heads. One more warpgroup
+// copies the tiles of keys and values ahead (attention_prefill_tiles.cuh). Within a warpgroup the scores of
+// tile t are multiplied before the values of tile t - 1, and both run while the weights of tile t are formed:
 //
 //   S_t = Q K_t^T;  O = O + P_(t-1) V_(t-1);  P_t = weights(S_t);  O = O 2^(m_(t-1) - m_t)
 //
 // Sums of scores are operand A of the product with values where they are (warpgroup.cuh); values
-// [key][element] are a transposed operand B. Tiles lie in planes of 64 elements: [head_dim / 64][keys] of 128
-// bytes. Numbers, tiles aligned to positions and the order of blocks are those of PrefillAttention. Source:
-// Shah et al., "FlashAttention-3", 2024.
+// [key][element] are a transposed operand B. Numbers, tiles aligned to positions and the order of blocks are
+// those of PrefillAttention. Source: Shah et al., "FlashAttention-3", 2024.
 #pragma once
 
-#include "gg/cuda/attention_args.hpp"
 #include "gg/cuda/attention_prefill.cuh"
-#include "gg/cuda/warpgroup.cuh"
+#include "gg/cuda/attention_prefill_tiles.cuh"
 
 namespace gg::cuda {
 
@@ -28,137 +25,32 @@ template <class Dims, class Block, class Operand,
           WarpgroupPrefillShape shape = warpgroup_prefill_shape(Dims::head_dim)>
 struct WarpgroupPrefillAttention {
     using Args = PrefillAttentionArgs<typename Block::template Weights<CudaStore>>;
+    using Tiles = WarpgroupTiles<Dims, Args, shape>;
 
-    static constexpr int head_dim = Dims::head_dim, group = Dims::heads / Dims::kv_heads;
+    static constexpr int head_dim = Dims::head_dim, group = Tiles::group;
     static_assert(warpgroup_prefill_supports(head_dim) && head_stride(head_dim) == head_dim);
-    static constexpr int warpgroups = shape.warpgroups, keys = shape.keys, stages = shape.stages;
-    static constexpr int threads = shape.threads(), query_rows = shape.query_rows();
+    static constexpr int warpgroups = shape.warpgroups, keys = shape.keys, planes = head_dim / 64;
+    static constexpr int threads = shape.threads(), shared_bytes = Tiles::shared_bytes;
     static constexpr int residency = shape.residency;  ///< blocks that share a multiprocessor
-    static constexpr int planes = head_dim / 64;
-    static constexpr int query_bytes = warpgroup_rows * head_dim * 2;  ///< of a warpgroup
-    static constexpr int tile_bytes = keys * head_dim * 2, stage_bytes = 2 * tile_bytes;
-    /// Queries, stages, and room to begin at a multiple of 1024.
-    static constexpr int shared_bytes = warpgroups * query_bytes + stages * stage_bytes + 1024;
 
     GG_DEVICE static void run([[maybe_unused]] const Args& args) {
         if constexpr (has_warpgroups) {
             wait_for_previous();
-            __shared__ Barriers barriers;
+            __shared__ typename Tiles::Barriers barriers;
             if (threadIdx.x == 0) barriers.init();
             __syncthreads();
-            WarpgroupPrefillAttention warp(args, barriers);
-            if (warp.warp_ >= 4 * warpgroups) {
+            const Tiles tiles(args, barriers);
+            if (tiles.warp >= 4 * warpgroups) {
                 warpgroup_registers<shape.copy_registers(), false>();
-                warp.copy_tiles();
+                tiles.copy();
             } else {
                 warpgroup_registers<shape.product_registers(), true>();
-                Products(warp).run();
+                Products(tiles).run();
             }
         }
     }
 
   private:
-    struct Barriers {
-        Size full[stages], empty[stages];
-
-        GG_DEVICE void init() {
-#pragma unroll
-            for (int i = 0; i < stages; ++i) {
-                barrier_init(full + i, 4);
-                barrier_init(empty + i, 4 * warpgroups);
-            }
-            barrier_init_fence();
-        }
-    };
-
-    /// A place in the ring, and how often it came round, modulo 2.
-    struct Stage {
-        int slot = 0;
-        unsigned parity = 0;
-        GG_DEVICE void next() {
-            if (++slot == stages) slot = 0, parity ^= 1u;
-        }
-    };
-
-    const Args& args_;
-    Barriers& barriers_;
-    unsigned char* const shared_;
-    const int lane_, warp_, kv_head_;
-    const int rows_, first_row_;        ///< of Q: all, and where the block begins
-    const int first_tile_, last_tile_;  ///< that the block's rows see
-
-    GG_DEVICE WarpgroupPrefillAttention(const Args& args, Barriers& barriers)
-        : args_(args),
-          barriers_(barriers),
-          shared_(dynamic_shared() + (-shared_address(dynamic_shared()) & 1023u)),
-          lane_(static_cast<int>(threadIdx.x) % warp_size),
-          warp_(__shfl_sync(whole_warp, static_cast<int>(threadIdx.x) / warp_size, 0)),
-          kv_head_(static_cast<int>(blockIdx.x) % Dims::kv_heads),
-          rows_(args.rows * group),
-          first_row_(query_rows * ((rows_ - 1) / query_rows - static_cast<int>(blockIdx.x) / Dims::kv_heads)),
-          first_tile_(first_tile(args.place.window, position(first_row_))),
-          last_tile_(position(first_row_ + query_rows < rows_ ? first_row_ + query_rows - 1 : rows_ - 1) /
-                     keys) {}
-
-    /// Of a row of Q.
-    GG_DEVICE int position(int row) const {
-        return args_.start + row / group;
-    }
-    GG_DEVICE static int first_tile(int window, int begin) {
-        return window > 0 && begin >= window ? (begin - window + 1) / keys : 0;
-    }
-    GG_DEVICE unsigned char* stage(int slot) const {
-        return shared_ + warpgroups * query_bytes + slot * stage_bytes;
-    }
-    /// Where 16 bytes, number `chunk` of a row of `rows`, lie.
-    GG_DEVICE static int place(int rows, int row, int chunk) {
-        return chunk / 8 * (rows * 128) + row * 128 + (chunk % 8 ^ row % 8) * 16;
-    }
-
-    /// One warpgroup's work. A tile is announced when `behind` more have been asked for: products of a tile
-    /// wait for the next one, so the place that those wait for must come free without the tile.
-    GG_DEVICE void copy_tiles() {
-        static_assert(stages > 2);
-        constexpr int behind = stages > 3 ? 2 : 1;
-        const LayerCache cache =
-            layer_cache<Dims>(const_cast<unsigned char*>(args_.cache), args_.capacity, args_.place);
-        Stage to, arrived;
-#pragma unroll 1
-        for (int tile = first_tile_; tile <= last_tile_ + behind; ++tile) {
-            if (tile <= last_tile_) {
-                if (tile >= first_tile_ + stages) barrier_wait(barriers_.empty + to.slot, to.parity ^ 1u);
-                for (int key = 0; key < keys; key += 64) copy_keys(cache, tile * keys + key, to.slot, key);
-                to.next();
-            }
-            copy_async_commit();
-            if (tile < first_tile_ + behind) continue;
-            copy_async_wait<behind>();
-            copy_engine_fence();
-            __syncwarp();
-            if (lane_ == 0) barrier_arrive(barriers_.full + arrived.slot);
-            arrived.next();
-        }
-    }
-
-    /// 64 keys from position `base` on, which are neighbours in the cache, to rows from `row` on of a stage.
-    /// Positions after the last row's have never been written, and become 0.
-    GG_DEVICE void copy_keys(const LayerCache& cache, int base, int slot, int row) {
-        constexpr int chunks = head_dim / 8;
-        const int written = args_.start + args_.rows - base, thread = warp_ % 4 * warp_size + lane_;
-        const Size from =
-            (Size(kv_head_) * cache.positions + static_cast<unsigned>(base % cache.positions)) * head_dim +
-            8 * thread;
-        unsigned char* const to = stage(slot);
-#pragma unroll 4
-        for (int i = 0; i < chunks / 2; ++i) {
-            const int flat = i * warpgroup_size + thread, key = flat / chunks;
-            const int at = place(keys, row + key, flat % chunks);
-            const bool valid = key < written;
-            copy_async_16_or_zero(to + at, cache.keys + from + i * warpgroup_size * 8, valid);
-            copy_async_16_or_zero(to + tile_bytes + at, cache.values + from + i * warpgroup_size * 8, valid);
-        }
-    }
-
     /// The work of the other warps.
     struct Products;
 };
@@ -167,7 +59,7 @@ template <class Dims, class Block, class Operand, WarpgroupPrefillShape shape>
 struct WarpgroupPrefillAttention<Dims, Block, Operand, shape>::Products {
     static constexpr int groups = keys / 8, steps = head_dim / 16;
 
-    const WarpgroupPrefillAttention& of;
+    const Tiles& of;
     const int warpgroup, row;  ///< the warp's first row of Q
     const int first, last;     ///< positions of the warp's rows
     float scores[groups][4] = {};
@@ -176,18 +68,18 @@ struct WarpgroupPrefillAttention<Dims, Block, Operand, shape>::Products {
     unsigned query[shape.queries_in_registers ? steps : 1][4];
     OnlineSoftmax<head_dim> softmax;
 
-    GG_DEVICE explicit Products(const WarpgroupPrefillAttention& block)
+    GG_DEVICE explicit Products(const Tiles& block)
         : of(block),
-          warpgroup(block.warp_ / 4),
-          row(block.first_row_ + 16 * block.warp_),
+          warpgroup(block.warp / 4),
+          row(block.first_row + 16 * block.warp),
           first(block.position(row)),
           last(block.position(row + 15)) {}
 
     GG_DEVICE void run() {
         copy_queries();
-        Stage stage, before;
-        int base = of.first_tile_ * keys;
-        const int end = (of.last_tile_ + 1) * keys;
+        typename Tiles::Stage stage, before;
+        int base = of.first_tile * keys;
+        const int end = (of.last_tile + 1) * keys;
         if (shape.in_turn && warpgroup == 0) block_barrier_arrive(turn(0), 2 * warpgroup_size);
         begin_turn(stage);
         multiply_keys(stage.slot);
@@ -211,7 +103,7 @@ struct WarpgroupPrefillAttention<Dims, Block, Operand, shape>::Products {
             warpgroup_settle(scores);  // weights are formed while the values are multiplied
             warpgroup_wait<0>();
             settle_out();
-            if (of.lane_ == 0) barrier_arrive(of.barriers_.empty + before.slot);
+            if (of.lane == 0) barrier_arrive(of.barriers.empty + before.slot);
             rescale(factor);
             pack();
         }
@@ -226,15 +118,15 @@ struct WarpgroupPrefillAttention<Dims, Block, Operand, shape>::Products {
     GG_DEVICE void copy_queries() {
         constexpr int chunks = head_dim / 8;
         unsigned char* const to = queries();
-        const int thread = of.warp_ % 4 * warp_size + of.lane_, begin = of.first_row_ + 64 * warpgroup;
+        const int thread = of.warp % 4 * warp_size + of.lane, begin = of.first_row + 64 * warpgroup;
 #pragma unroll
         for (int i = 0; i < chunks / 2; ++i) {
             const int flat = i * warpgroup_size + thread, m = flat / chunks, chunk = flat % chunks;
-            const bool valid = begin + m < of.rows_;
-            const int token = (begin + m) / group, head = of.kv_head_ * group + (begin + m) % group;
+            const bool valid = begin + m < of.rows;
+            const int token = (begin + m) / group, head = of.kv_head * group + (begin + m) % group;
             const Size at = (Size(token) * Dims::heads + head) * head_dim + 8 * chunk;
-            copy_async_16_or_zero(to + place(warpgroup_rows, m, chunk), of.args_.queries + (valid ? at : 0),
-                                  valid);
+            copy_async_16_or_zero(to + Tiles::place(warpgroup_rows, m, chunk),
+                                  of.args.queries + (valid ? at : 0), valid);
         }
         copy_async_commit();
         copy_async_wait<0>();
@@ -243,11 +135,11 @@ struct WarpgroupPrefillAttention<Dims, Block, Operand, shape>::Products {
         if constexpr (shape.queries_in_registers)
 #pragma unroll
             for (int k = 0; k < steps; ++k)
-                load_matrices(query[k], to + place(warpgroup_rows, of.warp_ % 4 * 16 + of.lane_ % 16,
-                                                   2 * k + of.lane_ / 16));
+                load_matrices(query[k], to + Tiles::place(warpgroup_rows, of.warp % 4 * 16 + of.lane % 16,
+                                                          2 * k + of.lane / 16));
     }
     GG_DEVICE unsigned char* queries() const {
-        return of.shared_ + warpgroup * query_bytes;
+        return of.shared + warpgroup * Tiles::query_bytes;
     }
 
     GG_DEVICE static constexpr int turn(int warpgroup) {
@@ -255,8 +147,8 @@ struct WarpgroupPrefillAttention<Dims, Block, Operand, shape>::Products {
     }
 
     /// Waits for a tile, and for this warpgroup's turn.
-    GG_DEVICE void begin_turn(const Stage& stage) {
-        barrier_wait(of.barriers_.full + stage.slot, stage.parity);
+    GG_DEVICE void begin_turn(const typename Tiles::Stage& stage) {
+        barrier_wait(of.barriers.full + stage.slot, stage.parity);
         if constexpr (shape.in_turn) block_barrier(turn(warpgroup), 2 * warpgroup_size);
         warpgroup_arrive();
     }
@@ -289,7 +181,7 @@ struct WarpgroupPrefillAttention<Dims, Block, Operand, shape>::Products {
     }
 
     GG_DEVICE void multiply_values(int slot) {
-        const Size b = describe_tokens(of.stage(slot) + tile_bytes);
+        const Size b = describe_tokens(of.stage(slot) + Tiles::tile_bytes);
 #pragma unroll
         for (int k = 0; k < keys / 16; ++k)
 #pragma unroll
@@ -305,9 +197,9 @@ struct WarpgroupPrefillAttention<Dims, Block, Operand, shape>::Products {
     }
 
     GG_DEVICE void weigh(int base, float (&factor)[2]) {
-        const int window = of.args_.place.window, tile_end = base + keys - 1;
+        const int window = of.args.place.window, tile_end = base + keys - 1;
         if (tile_end > first || (window > 0 && base <= last - window)) {
-            const int m = row + of.lane_ / 4;
+            const int m = row + of.lane / 4;
             mask_scores(scores, base, {of.position(m), of.position(m + 8)}, window);
         }
         softmax.weigh(scores, factor);
@@ -328,22 +220,22 @@ struct WarpgroupPrefillAttention<Dims, Block, Operand, shape>::Products {
     GG_DEVICE void store() {
         constexpr int width = Dims::heads * head_dim, out_stride = operand_stride(width);
         static_assert(width == out_stride, "no padding");
-        const Size plane_stride = Size(of.args_.rows) * out_stride;
+        const Size plane_stride = Size(of.args.rows) * out_stride;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const int m = row + 8 * h + of.lane_ / 4, head = of.kv_head_ * group + m % group;
+            const int m = row + 8 * h + of.lane / 4, head = of.kv_head * group + m % group;
             float sink = 0.0f;
-            if constexpr (Block::has_sinks) sink = of.args_.weights.sink[head];
+            if constexpr (Block::has_sinks) sink = of.args.weights.sink[head];
             const float factor = softmax.template quotient<Block::has_sinks>(h, sink);
-            if (m >= of.rows_) continue;
-            unsigned short* const to = of.args_.out + Size(m / group) * out_stride;
+            if (m >= of.rows) continue;
+            unsigned short* const to = of.args.out + Size(m / group) * out_stride;
 #pragma unroll
             for (int plane = 0; plane < planes; ++plane)
 #pragma unroll
                 for (int n = 0; n < 8; ++n)
                     store_head_pair<Operand, head_dim>(
-                        to, plane_stride, head, 64 * plane + 8 * n + of.lane_ % 4 * 2,
-                        out[plane][n][2 * h] * factor, out[plane][n][2 * h + 1] * factor, of.args_.overflows);
+                        to, plane_stride, head, 64 * plane + 8 * n + of.lane % 4 * 2,
+                        out[plane][n][2 * h] * factor, out[plane][n][2 * h + 1] * factor, of.args.overflows);
         }
     }
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gg/core/math.hpp"
+#include "gg/cuda/copies.cuh"
 #include "gg/cuda/operand.cuh"
 
 namespace gg::cuda {

@@ -16,6 +16,7 @@
 // block_row_tiles() row tiles.
 #pragma once
 
+#include "gg/cuda/copies.cuh"
 #include "gg/cuda/prefill_plan.hpp"
 #include "gg/cuda/product_epilogue.cuh"
 #include "gg/cuda/tile.cuh"

@@ -17,6 +17,7 @@
 #pragma once
 
 #include "gg/block/router.hpp"
+#include "gg/cuda/copies.cuh"
 #include "gg/cuda/norm_rows.cuh"
 
 namespace gg::cuda {

@@ -9,7 +9,7 @@
 // eight tokens.
 #pragma once
 
-#include "gg/cuda/primitives.cuh"
+#include "gg/cuda/copies.cuh"
 
 namespace gg::cuda {
 

@@ -7,7 +7,7 @@
 // for the piece that was released.
 #pragma once
 
-#include "gg/cuda/primitives.cuh"
+#include "gg/cuda/copies.cuh"
 
 namespace gg::cuda {
 
