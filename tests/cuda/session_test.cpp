@@ -340,9 +340,9 @@ TEST_CASE("pieces of every kind equal the goldens beyond the window and around t
         std::vector<std::vector<int>> sizes;
     };
     // gpt-oss-long's ring holds 2176 positions of its 4200.
-    for (const Case& test :
-         std::vector<Case>{{"gpt-oss-window", {{8}, {7}, {129}, {200, 1, 1, 1, 8, 3}, {9, 1, 40, 2}}},
-                           {"gpt-oss-long", {{700, 1, 8, 129, 3, 1}, {2048, 1, 2, 300, 8}, {4100, 1, 8}}}}) {
+    for (const Case& test : std::vector<Case>{
+             {"gpt-oss-window", {{repeats(1, 150)}, {8}, {7}, {129}, {200, 1, 1, 1, 8, 3}, {9, 1, 40, 2}}},
+             {"gpt-oss-long", {{700, 1, 8, 129, 3, 1}, {2048, 1, 2, 300, 8}, {4100, 1, 8}}}}) {
         const Golden golden = host_test::read_golden(test.name);
         const Subject subject(golden_model(test.name));
         for (const std::vector<int>& sizes : test.sizes) {

@@ -12,7 +12,8 @@ Prints a line for each tool and test: the tool, its outcome, seconds, the test. 
   N not tracked  launches that the tool did not check, for want of memory
   no end         within --seconds; what it had reported by then is in the log
   failed         the tool reports nothing, but the test did not pass: see the log
-Exit status: 0 all are one of these three, 1 not all, 2 usage. Ctrl-C ends the runs at hand.
+  status N       the tool itself failed: see the log
+Exit status: 0 all are one of the first three, 1 not all, 2 usage, 130 stopped by Ctrl-C, which ends the runs at hand.
 
 racecheck follows every access to shared memory, so that a kernel takes thousands of times as long: tests that repeat
 themselves do so less often under it (GG_TEST_BRIEF).
@@ -32,6 +33,9 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "bench"))
+from start_time import commit_here, gpu  # noqa: E402
+
 # synccheck's own guess of a block's barriers is too low: up to 16 warps have a ring of them each. Launches that are
 # not waited for hold memory of the tools. What a test provokes on purpose, it checks itself.
 OPTIONS = {
@@ -44,14 +48,6 @@ COMMON = ["--check-exit-code=no", "--show-backtrace=device", "--force-synchroniz
 GOOD = ("clean", "host only", "skipped")
 SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)")
 Run = collections.namedtuple("Run", "tool test outcome seconds")
-
-
-def gpu():
-    """The first GPU's name."""
-    listed = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True,
-                            check=False) if shutil.which("nvidia-smi") else None
-    names = listed.stdout.splitlines() if listed and listed.returncode == 0 else []
-    return names[0].strip() if names else sys.exit("error: nvidia-smi lists no GPU: there is nothing to check")
 
 
 def test_names(program, patterns):
@@ -77,15 +73,15 @@ def outcome(log, status):
         return "no end"
     if "before first instrumented API call" in log:
         return "host only"
-    if "SKIPPED: " in log:
-        return "skipped"
     if not counts:
         return f"status {status}"
     if sum(counts):
         return f"{sum(counts)} reports"
     if untracked:
         return f"{untracked} not tracked"
-    return "failed" if status else "clean"
+    if status:
+        return "failed"
+    return "skipped" if "SKIPPED: " in log else "clean"
 
 
 class Runner:
@@ -140,15 +136,15 @@ class Runner:
                 raise
 
 
-def save(path, device, options, runs):
-    """Adds runs to a file of results, in place of earlier ones of the same tool and test."""
+def save(run, device, options):
+    """Adds a run to the file of results, in place of an earlier one of the same tool and test."""
+    path = options.json
     program = pathlib.Path(options.program).name
     key = ("program", "tool", "test")
     rows = {tuple(row[k] for k in key): row for row in (json.loads(path.read_text()) if path.exists() else [])}
-    for run in runs:
-        row = {"device": device, "commit": options.commit, "command": f"sanitize.py --tools {run.tool} {program}",
-               "program": program, **run._asdict()}
-        rows[tuple(row[k] for k in key)] = row
+    row = {"device": device, "commit": options.commit, "command": f"sanitize.py --tools {run.tool} {program}",
+           "program": program, **run._asdict()}
+    rows[tuple(row[k] for k in key)] = row
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(sorted(rows.values(), key=lambda row: [row[k] for k in key]), indent=1) + "\n")
     partial.replace(path)
@@ -178,10 +174,14 @@ def parse(arguments):
     parser.add_argument("--log", type=pathlib.Path, default=ROOT / "build/logs/sanitize", metavar="FOLDER",
                         help="where the tools' words go (build/logs/sanitize)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="add the outcomes to a file of results")
-    parser.add_argument("--commit", default="unknown", metavar="NAME", help="what was built, for --json")
+    parser.add_argument("--commit", metavar="NAME", help="what was built, for --json (the commit here)")
     options = parser.parse_intermixed_args(arguments)
     if not os.access(options.program, os.X_OK):
         parser.error(f"{options.program}: no program")
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"{options.json}: its folder does not exist")
+    if options.json and not options.commit:
+        options.commit = commit_here()
     if not shutil.which("compute-sanitizer"):
         sys.exit("error: no compute-sanitizer: it is part of the CUDA Toolkit (add its bin folder to PATH)")
     return options
@@ -190,7 +190,7 @@ def parse(arguments):
 def main(arguments):
     """Runs everything; the exit status."""
     options = parse(arguments)
-    device = gpu()
+    device = gpu() or sys.exit("error: nvidia-smi lists no GPU: there is nothing to check")
     options.log.mkdir(parents=True, exist_ok=True)
     runner, runs = Runner(options), []
     try:
@@ -199,9 +199,10 @@ def main(arguments):
                 print(f"{run.tool:9}  {run.outcome:14}  {run.seconds:4} s  {run.test}", flush=True)
                 runs.append(run)
                 if options.json:
-                    save(options.json, device, options, [run])
+                    save(run, device, options)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print(f"stopped after {len(runs)} runs; logs in {options.log}", file=sys.stderr)
+        return 130
     counts = collections.Counter(run.outcome if run.outcome in GOOD else "not clean" for run in runs)
     print(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no tests", "- logs in", options.log)
     return 0 if runs and not counts["not clean"] else 1

@@ -105,10 +105,27 @@ class SanitizeTest(unittest.TestCase):
         status, lines = self.sanitize("no such test")
         self.assertEqual((status, len(lines)), (1, 1), lines)
 
+    def test_reports_of_a_skipped_or_failed_test_count(self):
+        summary = "========= ERROR SUMMARY: {} errors\n"
+        skipped = "SKIPPED: no file (in test a)\n"
+        self.assertEqual(sanitize.outcome(skipped + summary.format(2), 0), "2 reports")
+        self.assertEqual(sanitize.outcome(skipped + summary.format(0), 1), "failed")
+        self.assertEqual(sanitize.outcome(skipped + summary.format(0), 0), "skipped")
+        self.assertEqual(sanitize.outcome(summary.format(0) + summary.format(3), 1), "3 reports")
+        self.assertEqual(sanitize.outcome("it broke", 9), "status 9")
+
+    def test_stopping_ends_the_runs_and_is_no_success(self):
+        with mock.patch.object(sanitize.Runner, "run", side_effect=KeyboardInterrupt):
+            with contextlib.redirect_stderr(io.StringIO()):
+                status, _ = self.sanitize("--tools", "initcheck", "leaks")
+        self.assertEqual(status, 130)
+
     def test_refusals(self):
-        for arguments in ["--tools", "memcheck,x"], ["/nowhere/program"]:
+        self.write("program", PROGRAM)
+        program = str(self.folder / "program")
+        for arguments in ["--tools", "memcheck,x", program], ["/nowhere/program"], ["--json", "/nowhere/a", program]:
             with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit) as refused:
-                sanitize.parse([*arguments, str(self.folder / "program")])
+                sanitize.parse(arguments)
             self.assertEqual(refused.exception.code, 2)
         self.write("nvidia-smi", "#!/bin/sh\nexit 9\n")
         with self.assertRaisesRegex(SystemExit, "no GPU"):

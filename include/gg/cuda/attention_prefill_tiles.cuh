@@ -11,6 +11,7 @@
 
 namespace gg::cuda {
 
+/// A block's part of the work, the same in all its warps. Args is PrefillAttentionArgs of the weights.
 template <class Dims, class Args, WarpgroupPrefillShape shape>
 struct WarpgroupTiles {
     static constexpr int head_dim = Dims::head_dim, group = Dims::heads / Dims::kv_heads;
