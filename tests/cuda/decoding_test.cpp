@@ -93,7 +93,7 @@ TEST_CASE("decode draws and appends what drawing and appending apart do") {
     GG_NEED_GPU();
     for (const std::string name : {"demo-gpt2", "demo-gpt-oss"}) {
         const Subject subject(demo(name));
-        const int many = repeats(40, 6), some = repeats(10, 3);
+        const int many = repeats(40, 3), some = repeats(10, 2), few = repeats(5, 2);
         for (const SamplerOptions& options : {greedy, penalised, all_ids}) {
             CAPTURE(name, options.seed);
             const auto apart = start(subject, options), together = start(subject, options);
@@ -103,13 +103,13 @@ TEST_CASE("decode draws and appends what drawing and appending apart do") {
             // A draw ahead is the next draw, whoever asks for it, and each draw is one step.
             CHECK(together->sample() == apart->sample());
             CHECK(together->sample() == apart->sample());
-            CHECK(decode(*together, 5) == host_test::reply(*apart, 5));
+            CHECK(decode(*together, few) == host_test::reply(*apart, few));
             // Other tokens than those drawn ahead, by every way to append.
             for (const int count : {1, 5, 20}) {
                 const auto tokens = subject.tokens(count, 77);
                 together->prefill(tokens);
                 apart->prefill(tokens);
-                CHECK(decode(*together, 5) == host_test::reply(*apart, 5));
+                CHECK(decode(*together, few) == host_test::reply(*apart, few));
             }
             for (gg::Session* session : {together.get(), apart.get()}) {
                 session->set_sampling(penalised, [](std::int32_t id) { return id % 2 == 0; });
@@ -130,7 +130,7 @@ TEST_CASE("decode draws and appends what drawing and appending apart do") {
 TEST_CASE("sessions decoded together write what each writes alone") {
     GG_NEED_GPU();
     int ids = 0, same = 0;
-    const int steps = repeats(60, 4);
+    const int steps = repeats(60, 2);
     for (const std::string name : {"demo-gpt2", "demo-gpt-oss"}) {
         const Subject subject(demo(name));
         Logits alone_rows, together_rows;
@@ -173,57 +173,59 @@ TEST_CASE("sessions decoded together write what each writes alone") {
 TEST_CASE("sessions may join and leave a group, and compute apart in between") {
     GG_NEED_GPU();
     const Subject subject(demo("demo-gpt-oss"));
+    const int steps = repeats(5, 1);
     Group group(subject);
     for (int n = 0; n < 3; ++n) group.add(options_of(n), n);
-    group.steps(5);
+    group.steps(steps);
     group.ids[1].push_back(group.sessions[1]->decode());
-    group.steps(5);
+    group.steps(steps);
     group.add(options_of(3), 3);
-    group.steps(5);
+    group.steps(steps);
     group.sessions.erase(group.sessions.begin());
     group.ids.erase(group.ids.begin());
     group.errors.erase(group.errors.begin());
-    group.steps(5);
+    group.steps(steps);
     start(subject, greedy, 7)->decode();  // another one, which goes at once
-    group.steps(5);
-    CHECK(group.ids[0] == decode(*start(subject, options_of(1), 1), 26));
-    CHECK(group.ids[1] == decode(*start(subject, options_of(2), 2), 25));
-    CHECK(group.ids[2] == decode(*start(subject, options_of(3), 3), 15));
+    group.steps(steps);
+    CHECK(group.ids[0] == decode(*start(subject, options_of(1), 1), 5 * steps + 1));
+    CHECK(group.ids[1] == decode(*start(subject, options_of(2), 2), 5 * steps));
+    CHECK(group.ids[2] == decode(*start(subject, options_of(3), 3), 3 * steps));
 }
 
 TEST_CASE("a session that fails in a group leaves the others' text as it is") {
     GG_NEED_GPU();
     const Subject subject(demo("demo-gpt-oss"));
+    const int steps = repeats(10, 3), more = repeats(5, 1);
     Group group(subject);
     group.add(greedy, 0);
-    group.add(penalised, 1, 8 + 12);  // room for 12 tokens
+    group.add(penalised, 1, 8 + steps + 2);  // room for two tokens more than the first steps
     group.add(all_ids, 2);
     group.add(greedy, 3);
-    group.steps(10);
+    group.steps(steps);
     CHECK_FALSE(group.errors[1]);
     group.sessions[2]->cancel();
     group.steps(1);
     CHECK(group.errors[2] == ErrorCode::cancelled);
-    group.steps(9);
+    group.steps(steps - 1);
     CHECK(group.errors[1] == ErrorCode::context_full);
-    CHECK(group.ids[1].size() == 12);
+    CHECK(std::ssize(group.ids[1]) == steps + 2);
     group.sessions[3]->set_deadline(gg::StopSignal::Clock::now());
-    group.steps(10);
+    group.steps(steps);
     CHECK(group.errors[3] == ErrorCode::timeout);
     CHECK_FALSE(group.errors[0]);
     const auto alone = [&](int n, const SamplerOptions& options, int count) {
         return decode(*start(subject, options, n), count);
     };
-    CHECK(group.ids[0] == alone(0, greedy, 30));
-    CHECK(group.ids[1] == alone(1, penalised, 12));
-    CHECK(group.ids[2] == alone(2, all_ids, 10));
-    CHECK(group.ids[3] == alone(3, greedy, 20));
+    CHECK(group.ids[0] == alone(0, greedy, 3 * steps));
+    CHECK(group.ids[1] == alone(1, penalised, steps + 2));
+    CHECK(group.ids[2] == alone(2, all_ids, steps));
+    CHECK(group.ids[3] == alone(3, greedy, 2 * steps));
     // Those that were stopped go on where they were.
     group.sessions[3]->set_deadline(gg::StopSignal::never);
     for (const std::size_t n : {std::size_t{2}, std::size_t{3}}) group.errors[n].reset();
-    group.steps(5);
-    CHECK(group.ids[2] == alone(2, all_ids, 15));
-    CHECK(group.ids[3] == alone(3, greedy, 25));
+    group.steps(more);
+    CHECK(group.ids[2] == alone(2, all_ids, steps + more));
+    CHECK(group.ids[3] == alone(3, greedy, 2 * steps + more));
 }
 
 TEST_CASE("a session is cancelled from another thread within a token") {

@@ -18,12 +18,15 @@ namespace cuda_test {
         if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GG_SKIP("no CUDA device"); \
     } while (false)
 
-/// How often a test repeats itself, or over how many tokens: `brief` where GG_TEST_BRIEF is set, for tools
-/// under which a kernel takes a thousand times as long (tests/tools/sanitize.py).
-inline int repeats(int full, int brief) {
-    static const bool is_brief = std::getenv("GG_TEST_BRIEF") != nullptr;
-    return is_brief ? brief : full;
+/// Whether GG_TEST_BRIEF is set, for tools under which a kernel takes a thousand times as long
+/// (tests/tools/sanitize.py).
+inline bool is_brief() {
+    static const bool is_set = std::getenv("GG_TEST_BRIEF") != nullptr;
+    return is_set;
 }
+
+/// How often a test repeats itself, or over how many tokens.
+inline int repeats(int full, int brief) { return is_brief() ? brief : full; }
 
 /// Device memory that begins as a copy of host values.
 template <class T>

@@ -103,7 +103,7 @@ TEST_CASE("a session on a GPU draws what the sampler draws from its logits") {
         const auto tokens = subject.tokens(26);
         for (const auto piece : pieces_of(tokens, {20, 5, 1})) pair.append(piece);
         CAPTURE(test.name);
-        pair.steps(repeats(200, 3));
+        pair.steps(repeats(200, 2));
         const std::vector<std::int32_t> drawn = pair.drawn();
         if (test.sampleable) CHECK(std::all_of(drawn.begin(), drawn.end(), is_third));
         // Reset forgets the tokens and the steps, not the options.

@@ -12,11 +12,13 @@ Prints a line for each tool and test: the tool, its outcome, seconds, the test. 
   N not tracked  launches that the tool did not check, for want of memory
   no end         within --seconds; what it had reported by then is in the log
   failed         the tool reports nothing, but the test did not pass: see the log
+  died           the process crashed, or was ended where memory ran out: fewer --jobs leave each more
   status N       the tool itself failed: see the log
 Exit status: 0 all are one of the first three, 1 not all, 2 usage, 130 stopped by Ctrl-C, which ends the runs at hand.
 
-racecheck follows every access to shared memory, so that a kernel takes thousands of times as long: tests that repeat
-themselves do so less often under it (GG_TEST_BRIEF).
+racecheck follows every access to shared memory, so that a kernel takes thousands of times as long, and keeps what it
+saw: tens of GB of the host's memory. Tests that repeat themselves do so less often under it (GG_TEST_BRIEF), with
+--brief under every tool.
 """
 
 import argparse
@@ -77,6 +79,8 @@ def outcome(log, status):
         return f"status {status}"
     if sum(counts):
         return f"{sum(counts)} reports"
+    if "process didn't terminate successfully" in log:
+        return "died"
     if untracked:
         return f"{untracked} not tracked"
     if status:
@@ -96,7 +100,8 @@ class Runner:
         # Catch2 takes a comma for "or" and brackets for a tag.
         exact = re.sub(r"[\[\],]", r"\\\g<0>", test)
         command = ["compute-sanitizer", f"--tool={tool}", *OPTIONS[tool], *COMMON, self.options.program, exact]
-        environment = {**os.environ, **({"GG_TEST_BRIEF": "1"} if tool == "racecheck" else {})}
+        brief = self.options.brief or tool == "racecheck"
+        environment = {**os.environ, **({"GG_TEST_BRIEF": "1"} if brief else {})}
         log = self.options.log / f"{tool}-{re.sub('[^A-Za-z0-9]', '_', test)}.log"
         begin = time.monotonic()
         with open(log, "w", encoding="utf-8") as out:
@@ -142,7 +147,8 @@ def save(run, device, options):
     program = pathlib.Path(options.program).name
     key = ("program", "tool", "test")
     rows = {tuple(row[k] for k in key): row for row in (json.loads(path.read_text()) if path.exists() else [])}
-    row = {"device": device, "commit": options.commit, "command": f"sanitize.py --tools {run.tool} {program}",
+    command = f"sanitize.py{' --brief' if options.brief else ''} --tools {run.tool} {program}"
+    row = {"device": device, "commit": options.commit, "command": command,
            "program": program, **run._asdict()}
     rows[tuple(row[k] for k in key)] = row
     partial = path.with_suffix(".partial")
@@ -168,6 +174,7 @@ def parse(arguments):
     parser.add_argument("test", nargs="*", default=["*"], help="names, patterns or tags as Catch2 has them (all)")
     parser.add_argument("--tools", type=tool_list, default=list(OPTIONS), metavar="LIST",
                         help=f"of {','.join(OPTIONS)} (all)")
+    parser.add_argument("--brief", action="store_true", help="tests repeat themselves less often")
     parser.add_argument("--jobs", type=int, default=2, metavar="N",
                         help="processes at a time (2; the GPU gives each its turn, and they wait for it)")
     parser.add_argument("--seconds", type=float, default=1800, metavar="N", help="for one run (1800)")

@@ -14,6 +14,7 @@ import sanitize
 
 NAMES = {"a test, with a comma": "~", "leaks": "~", "sleeps": "~", "needs [all]": "", "asserts": "~", "on the host": "~",
          "lacks a file": "~", "outgrows the tool": "~"}
+BRIEF = "is brief"
 PROGRAM = f"""#!/usr/bin/env python3
 import sys
 if sys.argv[1] == "--help":
@@ -21,6 +22,7 @@ if sys.argv[1] == "--help":
 else:
     assert sys.argv[1:-1] == "LISTING".split(), sys.argv
     names = {NAMES!r}
+    if sys.argv[-1].endswith({BRIEF!r}): names[{BRIEF!r}] = "~"
     tag, pattern = sys.argv[-1].split("]", 1)
     shown = [name for name in names if tag == names[name] + "[alone" and pattern in ("*", name)]
     print("\\n".join("  " + name for name in shown))
@@ -30,7 +32,7 @@ SANITIZER = """#!/usr/bin/env python3
 import os, subprocess, sys, time
 tool, name = sys.argv[1], sys.argv[-1]
 racing = tool == "--tool=racecheck"
-assert racing == ("GG_TEST_BRIEF" in os.environ)
+assert (racing or name == "is brief") == ("GG_TEST_BRIEF" in os.environ)
 errors = 3 if name == "leaks" and tool == "--tool=memcheck" else 0
 if name == "on the host":
     sys.exit("Target application terminated before first instrumented API call")
@@ -96,6 +98,14 @@ class SanitizeTest(unittest.TestCase):
             self.sanitize("--json", str(results), "--tools", "memcheck", "--commit", commit, "leaks")
         self.assertEqual([row["commit"] for row in json.loads(results.read_text())], ["two"])
 
+    def test_brief(self):
+        results = self.folder / "results.json"
+        status, _ = self.sanitize("--brief", "--json", str(results), "--tools", "memcheck,racecheck", "--commit", "one",
+                                  BRIEF)
+        self.assertEqual(status, 0)
+        self.assertEqual([row["command"] for row in json.loads(results.read_text())],
+                         [f"sanitize.py --brief --tools {tool} program" for tool in ("memcheck", "racecheck")])
+
     def test_names_of_both_versions_of_catch(self):
         for listing in "--list-test-names-only", "--list-tests --verbosity quiet":
             status, lines = self.sanitize("--tools", "initcheck", "leaks", "a test, with a comma", listing=listing)
@@ -113,6 +123,9 @@ class SanitizeTest(unittest.TestCase):
         self.assertEqual(sanitize.outcome(skipped + summary.format(0), 0), "skipped")
         self.assertEqual(sanitize.outcome(summary.format(0) + summary.format(3), 1), "3 reports")
         self.assertEqual(sanitize.outcome("it broke", 9), "status 9")
+        died = "========= Error: process didn't terminate successfully\n"
+        self.assertEqual(sanitize.outcome(died + summary.format(0), 9), "died")
+        self.assertEqual(sanitize.outcome(died + summary.format(2), 9), "2 reports")
 
     def test_stopping_ends_the_runs_and_is_no_success(self):
         with mock.patch.object(sanitize.Runner, "run", side_effect=KeyboardInterrupt):
