@@ -148,8 +148,7 @@ def save(run, device, options):
     key = ("program", "tool", "test")
     rows = {tuple(row[k] for k in key): row for row in (json.loads(path.read_text()) if path.exists() else [])}
     command = f"sanitize.py{' --brief' if options.brief else ''} --tools {run.tool} {program}"
-    row = {"device": device, "commit": options.commit, "command": command,
-           "program": program, **run._asdict()}
+    row = {"device": device, "commit": options.commit, "command": command, "program": program, **run._asdict()}
     rows[tuple(row[k] for k in key)] = row
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(sorted(rows.values(), key=lambda row: [row[k] for k in key]), indent=1) + "\n")
