@@ -26,7 +26,9 @@ inline bool is_brief() {
 }
 
 /// How often a test repeats itself, or over how many tokens.
-inline int repeats(int full, int brief) { return is_brief() ? brief : full; }
+inline int repeats(int full, int brief) {
+    return is_brief() ? brief : full;
+}
 
 /// Device memory that begins as a copy of host values.
 template <class T>

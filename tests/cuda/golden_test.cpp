@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
-#include <iterator>
 #include <set>
 
 #include "cuda/model.hpp"
@@ -102,12 +101,15 @@ void check(const std::string& name, const char* how, const Golden& golden, const
     CHECK(found.wrong == 0);
 }
 
-/// Appends a prompt, then pieces of one size; the logits after each.
+/// Appends tokens in pieces of one size; the logits after each. Where tests are brief, all but the last
+/// `brief` tokens are scored instead, with logits after every one.
 Logits decode(gg::Session& session, std::span<const std::int32_t> tokens, std::size_t piece,
-              std::size_t prompt = 0) {
+              std::size_t brief) {
+    const std::size_t scored = is_brief() ? tokens.size() - std::min(tokens.size(), brief) : 0;
     Logits all;
-    for (std::size_t at = 0, count = 0; at < tokens.size(); at += count) {
-        count = std::min(at < prompt ? prompt : piece, tokens.size() - at);
+    if (scored > 0) all = score(session, tokens.first(scored));
+    for (std::size_t at = scored, count = 0; at < tokens.size(); at += count) {
+        count = std::min(piece, tokens.size() - at);
         session.prefill(tokens.subspan(at, count));
         const auto row = session.logits();
         all.resize(at + count);
@@ -124,12 +126,7 @@ void check_token_by_token(bool are_long) {
         const auto file = gg::gguf::File::open(host_test::golden_model(name));
         const auto model = cuda_test::load(file);
         const auto session = model->session(static_cast<int>(golden.tokens.size()));
-        const int size = static_cast<int>(golden.tokens.size());
-        const auto read_in = static_cast<std::size_t>(size - std::min(size, repeats(size, 4)));
-        const auto tokens = std::span(golden.tokens);
-        Logits all = read_in ? score(*session, tokens.first(read_in)) : Logits();
-        std::ranges::move(decode(*session, tokens.subspan(read_in), 1), std::back_inserter(all));
-        check(name, "tokens", golden, all);
+        check(name, "tokens", golden, decode(*session, golden.tokens, 1, 4));
     }
 }
 
@@ -168,9 +165,7 @@ TEST_CASE("eight tokens at once equal eight tokens one by one") {
         const Logits expected = score(*whole, tokens);
         for (const std::size_t piece : {1, 2, 5, 8, 9, 33}) {
             const auto session = model->session(static_cast<int>(tokens.size()));
-            const int in_pieces = repeats(static_cast<int>(count), static_cast<int>(piece));
-            const std::size_t prompt = count - std::min(count, static_cast<std::size_t>(in_pieces));
-            const Logits found = decode(*session, tokens, piece, prompt);
+            const Logits found = decode(*session, tokens, piece, piece);
             Logits a, b;
             for (std::size_t i = 0; i < found.size(); ++i) {
                 if (found[i].empty()) continue;
